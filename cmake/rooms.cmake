@@ -1,0 +1,33 @@
+# sc_room(NAME PUBLIC deps...): the static library sc_NAME of src/NAME/**.cc (an interface library if
+# there is none), and the test program NAME_test of src/NAME/**_test.cc.
+function(sc_room name)
+  cmake_parse_arguments(ARG "" "" "PUBLIC" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.cc)
+  set(tests ${sources})
+  list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
+  list(FILTER tests INCLUDE REGEX "_test\\.cc$")
+
+  set(deps)
+  foreach(dep ${ARG_PUBLIC})
+    if(TARGET sc_${dep})
+      list(APPEND deps sc_${dep})
+    else()
+      list(APPEND deps ${dep})
+    endif()
+  endforeach()
+
+  if(sources)
+    add_library(sc_${name} STATIC ${sources})
+    set(scope PUBLIC)
+  else()
+    add_library(sc_${name} INTERFACE)
+    set(scope INTERFACE)
+  endif()
+  target_include_directories(sc_${name} ${scope} ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/src)
+  target_link_libraries(sc_${name} ${scope} ${deps})
+
+  if(SEACLIFF_TESTS AND tests)
+    set_property(GLOBAL APPEND PROPERTY SEACLIFF_TEST_ROOMS ${name})
+    set_property(GLOBAL PROPERTY SEACLIFF_TESTS_${name} ${tests})
+  endif()
+endfunction()

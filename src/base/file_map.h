@@ -1,0 +1,33 @@
+// A read-only memory mapping of a whole file.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string>
+
+#include "base/status.h"
+
+namespace seacliff {
+
+class FileMap {
+ public:
+  static Result<FileMap> Open(const std::string& path);
+
+  FileMap() = default;
+  FileMap(FileMap&& other) noexcept;
+  FileMap& operator=(FileMap&& other) noexcept;
+  ~FileMap();
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// The whole file as a string; for small text files (config.json, tokenizer.json).
+Result<std::string> ReadFile(const std::string& path);
+
+}  // namespace seacliff

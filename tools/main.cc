@@ -1,0 +1,2 @@
+// The seacliff command line.
+int main() { return 0; }
