@@ -1,0 +1,32 @@
+// linear: y = x W^T for every weight format (spec/model.md 2.13).
+//
+//   out[t, n] = sum_k x'[t, k] * w[n, k]
+//
+// x: [tokens, cols], bf16 or f32. w: [rows, cols]. out: [tokens, rows], bf16 or f32 (its own choice:
+// compressors, router and head keep f32 of a bf16 x).
+// x' is x rounded to e4m3 with a power-of-two scale for each 128 columns if `quantise` is set and x
+// is bf16 (checkpoint numerics of FP8 and MXFP4 weights); otherwise x itself. In exact numerics
+// (f32 x) nothing is quantised.
+// Order of summation: partial sums of 128 along K, in ascending order.
+#pragma once
+
+#include "kernels/context.h"
+#include "tensor/matrix.h"
+#include "tensor/view.h"
+
+namespace seacliff {
+
+struct LinearArgs {
+  Act<2> x;
+  Matrix w;
+  bool quantise = false;
+  Act<2> out;
+};
+
+void Linear(Context& k, const LinearArgs& a);
+
+namespace linear {
+void Ref(Context& k, const LinearArgs& a);
+}
+
+}  // namespace seacliff

@@ -1,0 +1,27 @@
+// rms_norm: root mean square norm with a weight (spec/model.md 2.2).
+//
+//   out[t, :] = x[t, :] * rsqrt(mean_i(x[t, i]^2) + eps) * weight[:]
+//
+// All in f32 (weight included); one rounding, to out's dtype. x, out: [tokens, dim], same dtype, may
+// be the same memory. weight: [dim].
+#pragma once
+
+#include "kernels/context.h"
+#include "tensor/view.h"
+
+namespace seacliff {
+
+struct RmsNormArgs {
+  Act<2> x;
+  View<const Bf16, 1> weight;
+  float eps;
+  Act<2> out;
+};
+
+void RmsNorm(Context& k, const RmsNormArgs& a);
+
+namespace rms_norm {
+void Ref(Context& k, const RmsNormArgs& a);
+}
+
+}  // namespace seacliff

@@ -1,0 +1,36 @@
+// router: which experts each token goes to, and with what weight (spec/model.md 2.11 steps 1-3).
+//
+//   a[t, e] = sqrt(softplus(x[t, :] . gate[e, :]))
+//   picks[t, :] = the `picks` largest of a[t, e] + bias[e] (the lower expert on a tie), or the row
+//                 table[ids[t], :] in hash layers
+//   weights[t, i] = a[t, picks[t, i]] / sum_i a[t, picks[t, i]] * route_scale
+//
+// Logits and all that follows in f32 or better. x: [tokens, dim], bf16 or f32. gate: [experts, dim].
+// bias: [experts] f32, empty in hash layers. table: [vocab, picks] i64, empty in scored layers.
+// picks: [tokens, picks]; weights: [tokens, picks] f32, in the order of picks.
+#pragma once
+
+#include "kernels/context.h"
+#include "tensor/matrix.h"
+#include "tensor/view.h"
+
+namespace seacliff {
+
+struct RouterArgs {
+  Act<2> x;
+  Matrix gate;
+  View<const float, 1> bias;
+  View<const int64_t, 2> table;
+  View<const int32_t, 1> ids;
+  float route_scale;
+  View<int32_t, 2> picks;
+  View<float, 2> weights;
+};
+
+void Router(Context& k, const RouterArgs& a);
+
+namespace router {
+void Ref(Context& k, const RouterArgs& a);
+}
+
+}  // namespace seacliff

@@ -1,0 +1,33 @@
+// window_insert: the step's window keys: norm, rotation, quantisation, and the store into their
+// pages (spec/model.md 2.4; docs/formats.md).
+//
+//   v = rms_norm(kv[t, :]) * weight, rounded; v[last 64] rotated by positions[t], rounded
+//   entry of token t <- v in the format of `window`
+//
+// kv: [tokens, head_dim], bf16 or f32. The page of token t is
+// batch.window_pages(seq, position / 128), its slot position % 128.
+#pragma once
+
+#include "kernels/common/batch.h"
+#include "kernels/context.h"
+#include "tensor/paged_view.h"
+#include "tensor/view.h"
+
+namespace seacliff {
+
+struct WindowInsertArgs {
+  Act<2> kv;
+  View<const Bf16, 1> weight;
+  View<const float, 1> frequencies;
+  float eps;
+  Batch batch;
+  PagedView window;
+};
+
+void WindowInsert(Context& k, const WindowInsertArgs& a);
+
+namespace window_insert {
+void Ref(Context& k, const WindowInsertArgs& a);
+}
+
+}  // namespace seacliff

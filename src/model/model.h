@@ -1,0 +1,52 @@
+// A loaded model and its caches: one call runs one step of a ragged batch. It never sees a request;
+// pages and slots are the caller's to hand out.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/status.h"
+#include "config/model_config.h"
+#include "kernels/common/batch.h"
+#include "kernels/context.h"
+
+namespace seacliff {
+
+enum class Numerics : uint8_t { kCheckpoint, kExact };
+
+struct ModelOptions {
+  std::string dir;
+  std::string load_format = "auto";  // auto | dummy
+  Numerics numerics = Numerics::kCheckpoint;
+  std::string kernels;               // "op=row,op=row"
+  int32_t threads = 0;               // 0: one per core
+  uint64_t seed = 0;                 // dummy weights
+  bool mtp = false;                  // load the MTP layer too
+  int64_t max_tokens = 512;          // tokens of one step
+  // Cache memory: pages of 128 tokens for the window and for compressed entries, and slots for
+  // compressor rows (one a live sequence).
+  int64_t window_pages = 0, compressed_pages = 0, slots = 0;
+};
+
+class Model {
+ public:
+  static Result<std::unique_ptr<Model>> Load(
+      const ModelOptions& options, const std::function<void(int64_t, int64_t)>& progress);
+  virtual ~Model() = default;
+
+  virtual const ModelConfig& config() const = 0;
+  virtual Context& context() = 0;
+
+  // Runs the step and writes logits [batch.logit_rows, vocab_size]. After an error the sequences of
+  // the batch have lost their cache content; the model itself stays usable.
+  virtual Status Forward(const Batch& batch, View<float, 2> logits) = 0;
+};
+
+// Bytes of all caches for one window page, one compressed page and one slot; for sizing.
+struct CacheCost {
+  int64_t window_page = 0, compressed_page = 0, slot = 0;
+};
+CacheCost CostOfCache(const ModelConfig& config, Numerics numerics);
+
+}  // namespace seacliff
