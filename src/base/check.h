@@ -5,10 +5,10 @@
 #include <cstdio>
 #include <cstdlib>
 
-#define SC_CHECK(condition)                                                                   \
-  do {                                                                                        \
-    if (!(condition)) [[unlikely]] {                                                          \
-      std::fprintf(stderr, "%s:%d: SC_CHECK failed: %s\n", __FILE__, __LINE__, #condition);   \
-      std::abort();                                                                           \
-    }                                                                                         \
+#define SC_CHECK(condition)                                                                 \
+  do {                                                                                      \
+    if (!(condition)) [[unlikely]] {                                                        \
+      std::fprintf(stderr, "%s:%d: SC_CHECK failed: %s\n", __FILE__, __LINE__, #condition); \
+      std::abort();                                                                         \
+    }                                                                                       \
   } while (false)

@@ -9,19 +9,33 @@ namespace {
 template <typename T>
 constexpr const char* Expected();
 template <>
-constexpr const char* Expected<int64_t>() { return "an integer"; }
+constexpr const char* Expected<int64_t>() {
+  return "an integer";
+}
 template <>
-constexpr const char* Expected<uint64_t>() { return "a non-negative integer"; }
+constexpr const char* Expected<uint64_t>() {
+  return "a non-negative integer";
+}
 template <>
-constexpr const char* Expected<double>() { return "a number"; }
+constexpr const char* Expected<double>() {
+  return "a number";
+}
 template <>
-constexpr const char* Expected<bool>() { return "true or false"; }
+constexpr const char* Expected<bool>() {
+  return "true or false";
+}
 template <>
-constexpr const char* Expected<std::string_view>() { return "a string"; }
+constexpr const char* Expected<std::string_view>() {
+  return "a string";
+}
 template <>
-constexpr const char* Expected<simdjson::dom::object>() { return "an object"; }
+constexpr const char* Expected<simdjson::dom::object>() {
+  return "an object";
+}
 template <>
-constexpr const char* Expected<simdjson::dom::array>() { return "an array"; }
+constexpr const char* Expected<simdjson::dom::array>() {
+  return "an array";
+}
 
 std::string Path(std::string_view path, std::string_view key) {
   return path.empty() ? std::string(key) : fmt::format("{}.{}", path, key);

@@ -7,10 +7,10 @@
 #define SC_CONCAT(a, b) SC_CONCAT_INNER(a, b)
 
 // Returns the Status of `expr` from the calling function if it is an error.
-#define SC_RETURN_IF_ERROR(expr)                   \
-  do {                                             \
-    ::seacliff::Status sc_status_ = (expr);        \
-    if (!sc_status_.ok()) return sc_status_;       \
+#define SC_RETURN_IF_ERROR(expr)             \
+  do {                                       \
+    ::seacliff::Status sc_status_ = (expr);  \
+    if (!sc_status_.ok()) return sc_status_; \
   } while (false)
 
 // SC_ASSIGN_OR_RETURN(auto x, F()): x gets the value of F(), or its error is returned.

@@ -148,18 +148,45 @@ const char* RunsOn(Target target) {
 
 }  // namespace
 
+// clang-format off
+template <> std::span<const Kernel<EmbedArgs>> RowsOf() { return kEmbed; }
+template <> std::span<const Kernel<MhcBoundaryArgs>> RowsOf() { return kMhcBoundary; }
+template <> std::span<const Kernel<MhcHeadArgs>> RowsOf() { return kMhcHead; }
+template <> std::span<const Kernel<RmsNormArgs>> RowsOf() { return kRmsNorm; }
+template <> std::span<const Kernel<LinearArgs>> RowsOf() { return kLinear; }
+template <> std::span<const Kernel<GroupedLinearArgs>> RowsOf() { return kGroupedLinear; }
+template <> std::span<const Kernel<QueryRopeArgs>> RowsOf() { return kQueryRope; }
+template <> std::span<const Kernel<WindowInsertArgs>> RowsOf() { return kWindowInsert; }
+template <> std::span<const Kernel<CompressArgs>> RowsOf() { return kCompress; }
+template <> std::span<const Kernel<IndexQueryArgs>> RowsOf() { return kIndexQuery; }
+template <> std::span<const Kernel<IndexTopkArgs>> RowsOf() { return kIndexTopk; }
+template <> std::span<const Kernel<SparseAttentionArgs>> RowsOf() { return kSparseAttention; }
+template <> std::span<const Kernel<RouterArgs>> RowsOf() { return kRouter; }
+template <> std::span<const Kernel<ExpertsArgs>> RowsOf() { return kExperts; }
+// clang-format on
+
 void Embed(Context& k, const EmbedArgs& a) { Dispatch<kEmbed>(k, Op::kEmbed, a); }
-void MhcBoundary(Context& k, const MhcBoundaryArgs& a) { Dispatch<kMhcBoundary>(k, Op::kMhcBoundary, a); }
+void MhcBoundary(Context& k, const MhcBoundaryArgs& a) {
+  Dispatch<kMhcBoundary>(k, Op::kMhcBoundary, a);
+}
 void MhcHead(Context& k, const MhcHeadArgs& a) { Dispatch<kMhcHead>(k, Op::kMhcHead, a); }
 void RmsNorm(Context& k, const RmsNormArgs& a) { Dispatch<kRmsNorm>(k, Op::kRmsNorm, a); }
 void Linear(Context& k, const LinearArgs& a) { Dispatch<kLinear>(k, Op::kLinear, a); }
-void GroupedLinear(Context& k, const GroupedLinearArgs& a) { Dispatch<kGroupedLinear>(k, Op::kGroupedLinear, a); }
+void GroupedLinear(Context& k, const GroupedLinearArgs& a) {
+  Dispatch<kGroupedLinear>(k, Op::kGroupedLinear, a);
+}
 void QueryRope(Context& k, const QueryRopeArgs& a) { Dispatch<kQueryRope>(k, Op::kQueryRope, a); }
-void WindowInsert(Context& k, const WindowInsertArgs& a) { Dispatch<kWindowInsert>(k, Op::kWindowInsert, a); }
+void WindowInsert(Context& k, const WindowInsertArgs& a) {
+  Dispatch<kWindowInsert>(k, Op::kWindowInsert, a);
+}
 void Compress(Context& k, const CompressArgs& a) { Dispatch<kCompress>(k, Op::kCompress, a); }
-void IndexQuery(Context& k, const IndexQueryArgs& a) { Dispatch<kIndexQuery>(k, Op::kIndexQuery, a); }
+void IndexQuery(Context& k, const IndexQueryArgs& a) {
+  Dispatch<kIndexQuery>(k, Op::kIndexQuery, a);
+}
 void IndexTopk(Context& k, const IndexTopkArgs& a) { Dispatch<kIndexTopk>(k, Op::kIndexTopk, a); }
-void SparseAttention(Context& k, const SparseAttentionArgs& a) { Dispatch<kSparseAttention>(k, Op::kSparseAttention, a); }
+void SparseAttention(Context& k, const SparseAttentionArgs& a) {
+  Dispatch<kSparseAttention>(k, Op::kSparseAttention, a);
+}
 void Router(Context& k, const RouterArgs& a) { Dispatch<kRouter>(k, Op::kRouter, a); }
 void Experts(Context& k, const ExpertsArgs& a) { Dispatch<kExperts>(k, Op::kExperts, a); }
 
@@ -197,8 +224,8 @@ Result<Rows> Rows::Parse(std::string_view text) {
 }
 
 std::string DescribeKernels(const Rows& rows) {
-  std::string text = fmt::format("{:<17} {:<7} {:<13} {:<24} {}\n", "op", "row", "runs on", "needs",
-                                 "here");
+  std::string text =
+      fmt::format("{:<17} {:<7} {:<13} {:<24} {}\n", "op", "row", "runs on", "needs", "here");
   for (const auto& info : Table()) {
     bool chosen = false;
     const char* name = info.name;

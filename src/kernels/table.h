@@ -1,9 +1,10 @@
-// The dispatch table's types. An op is a list of rows, best first; the first row that is built, fits
-// the machine and does not reject the arguments wins. table.cc holds the table itself.
+// The dispatch table's types. An op is a list of rows, best first; the first row that is built,
+// fits the machine and does not reject the arguments wins. table.cc holds the table itself.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -17,12 +18,16 @@ enum class Target : uint8_t { kHost, kSm80, kSm90, kSm120 };
 
 template <typename Args>
 struct Kernel {
-  const char* row;    // "ref", "cpu", "cuda", "parts", ...
+  const char* row;  // "ref", "cpu", "cuda", "parts", ...
   Target target;
-  const char* needs;  // in words, "" if it takes everything its op allows
-  bool (*test)(const Args&);  // nullptr: takes everything
+  const char* needs;                   // in words, "" if it takes everything its op allows
+  bool (*test)(const Args&);           // nullptr: takes everything
   void (*run)(Context&, const Args&);  // nullptr: not built
 };
+
+// The rows of the op that takes Args, best first; for checks. One specialisation an op.
+template <typename Args>
+std::span<const Kernel<Args>> RowsOf();
 
 enum class Op : uint8_t {
   kEmbed,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -19,20 +20,26 @@ struct ModelOptions {
   std::string dir;
   std::string load_format = "auto";  // auto | dummy
   Numerics numerics = Numerics::kCheckpoint;
-  std::string kernels;               // "op=row,op=row"
-  int32_t threads = 0;               // 0: one per core
-  uint64_t seed = 0;                 // dummy weights
-  bool mtp = false;                  // load the MTP layer too
-  int64_t max_tokens = 512;          // tokens of one step
+  std::string kernels;       // "op=row,op=row"
+  int32_t threads = 0;       // 0: one per core
+  uint64_t seed = 0;         // dummy weights
+  bool mtp = false;          // load the MTP layer too
+  int64_t max_tokens = 512;  // tokens of one step
   // Cache memory: pages of 128 tokens for the window and for compressed entries, and slots for
   // compressor rows (one a live sequence).
   int64_t window_pages = 0, compressed_pages = 0, slots = 0;
 };
 
+// Copies of the residual streams of one token after every layer, for comparison with a reference.
+struct LayerTrace {
+  int64_t token = 0;      // which token of the step
+  View<float, 3> layers;  // [layers, streams, dim], filled by Forward
+};
+
 class Model {
  public:
-  static Result<std::unique_ptr<Model>> Load(
-      const ModelOptions& options, const std::function<void(int64_t, int64_t)>& progress);
+  static Result<std::unique_ptr<Model>> Load(const ModelOptions& options,
+                                             const std::function<void(int64_t, int64_t)>& progress);
   virtual ~Model() = default;
 
   virtual const ModelConfig& config() const = 0;
@@ -40,13 +47,14 @@ class Model {
 
   // Runs the step and writes logits [batch.logit_rows, vocab_size]. After an error the sequences of
   // the batch have lost their cache content; the model itself stays usable.
-  virtual Status Forward(const Batch& batch, View<float, 2> logits) = 0;
-};
+  virtual Status Forward(const Batch& batch, View<float, 2> logits,
+                         const LayerTrace* trace = nullptr) = 0;
 
-// Bytes of all caches for one window page, one compressed page and one slot; for sizing.
-struct CacheCost {
-  int64_t window_page = 0, compressed_page = 0, slot = 0;
+  // The MTP layer over the batch that Forward ran last: position i joins its residual streams with
+  // next_ids[i], the token at position i + 1 (spec/model.md 2.15), and predicts the one after it.
+  // logits: [batch.logit_rows, vocab_size].
+  virtual Status ForwardMtp(const Batch& batch, View<const int32_t, 1> next_ids,
+                            View<float, 2> logits) = 0;
 };
-CacheCost CostOfCache(const ModelConfig& config, Numerics numerics);
 
 }  // namespace seacliff

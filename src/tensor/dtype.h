@@ -50,18 +50,32 @@ constexpr std::string_view Name(DType t) {
 template <typename T>
 constexpr DType DTypeOf();
 template <>
-constexpr DType DTypeOf<float>() { return DType::kF32; }
+constexpr DType DTypeOf<float>() {
+  return DType::kF32;
+}
 template <>
-constexpr DType DTypeOf<Bf16>() { return DType::kBf16; }
+constexpr DType DTypeOf<Bf16>() {
+  return DType::kBf16;
+}
 template <>
-constexpr DType DTypeOf<E4m3>() { return DType::kE4m3; }
+constexpr DType DTypeOf<E4m3>() {
+  return DType::kE4m3;
+}
 template <>
-constexpr DType DTypeOf<E8m0>() { return DType::kE8m0; }
+constexpr DType DTypeOf<E8m0>() {
+  return DType::kE8m0;
+}
 template <>
-constexpr DType DTypeOf<uint8_t>() { return DType::kU8; }
+constexpr DType DTypeOf<uint8_t>() {
+  return DType::kU8;
+}
 template <>
-constexpr DType DTypeOf<int32_t>() { return DType::kI32; }
+constexpr DType DTypeOf<int32_t>() {
+  return DType::kI32;
+}
 template <>
-constexpr DType DTypeOf<int64_t>() { return DType::kI64; }
+constexpr DType DTypeOf<int64_t>() {
+  return DType::kI64;
+}
 
 }  // namespace seacliff

@@ -17,8 +17,8 @@ enum class WeightFormat : uint8_t {
 struct Matrix {
   WeightFormat format = WeightFormat::kBf16;
   int64_t rows = 0, cols = 0;
-  const void* data = nullptr;     // row-major, no padding
-  const E8m0* scales = nullptr;   // kFp8: [ceil(rows/128), ceil(cols/128)]; kMxfp4: [rows, cols/32]
+  const void* data = nullptr;    // row-major, no padding
+  const E8m0* scales = nullptr;  // kFp8: [ceil(rows/128), ceil(cols/128)]; kMxfp4: [rows, cols/32]
 
   explicit operator bool() const { return data != nullptr; }
   int64_t row_bytes() const {

@@ -1,8 +1,8 @@
 // Views: pointers with shapes. They own nothing and are passed by value.
 //
-// View<T, N> has a fixed element type. Act<N> is a view of activations, which are bf16 in checkpoint
-// numerics and f32 in exact numerics; the dtype of the activations is what selects the numerics of
-// an op.
+// View<T, N> has a fixed element type. Act<N> is a view of activations, which are bf16 in
+// checkpoint numerics and f32 in exact numerics; the dtype of the activations is what selects the
+// numerics of an op.
 #pragma once
 
 #include <array>
@@ -30,8 +30,8 @@ struct View {
   }
   // View<T> converts to View<const T>.
   template <typename U>
-    requires(std::is_same_v<const U, T> && !std::is_const_v<U>)
-  View(const View<U, N>& v) : data(v.data), shape(v.shape), stride(v.stride) {}  // NOLINT
+  requires(std::is_same_v<const U, T> && !std::is_const_v<U>) View(const View<U, N>& v)
+      : data(v.data), shape(v.shape), stride(v.stride) {}  // NOLINT
 
   explicit operator bool() const { return data != nullptr; }
   int64_t size() const {
@@ -46,9 +46,7 @@ struct View {
     return data[Offset(index...)];
   }
   // The view of one index of the first dimension.
-  View<T, N - 1> operator[](int64_t i) const
-    requires(N > 1)
-  {
+  View<T, N - 1> operator[](int64_t i) const requires(N > 1) {
     View<T, N - 1> v;
     v.data = data + i * stride[0];
     for (size_t d = 1; d < N; ++d) {
@@ -104,8 +102,10 @@ struct Act {
                    : ToFloat(static_cast<const Bf16*>(data)[i]);
   }
   void Store(int64_t i, float v) const {
-    if (exact()) static_cast<float*>(data)[i] = v;
-    else static_cast<Bf16*>(data)[i] = ToBf16(v);
+    if (exact())
+      static_cast<float*>(data)[i] = v;
+    else
+      static_cast<Bf16*>(data)[i] = ToBf16(v);
   }
 };
 

@@ -75,11 +75,11 @@ void RoundTripE2m1(float* x, int64_t count) {
 void Rotate(float* x, int64_t n, const float* frequency, int64_t position, float sign) {
   for (int64_t i = 0; i < n; ++i) {
     const float angle = static_cast<float>(position) * frequency[i];
-    const double c = std::cos(static_cast<double>(angle));
-    const double s = sign * std::sin(static_cast<double>(angle));
-    const double a = x[2 * i], b = x[2 * i + 1];
-    x[2 * i] = static_cast<float>(a * c - b * s);
-    x[2 * i + 1] = static_cast<float>(a * s + b * c);
+    const auto c = static_cast<float>(std::cos(static_cast<double>(angle)));
+    const auto s = sign * static_cast<float>(std::sin(static_cast<double>(angle)));
+    const float a = x[2 * i], b = x[2 * i + 1];
+    x[2 * i] = a * c - b * s;
+    x[2 * i + 1] = a * s + b * c;
   }
 }
 

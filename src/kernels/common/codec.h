@@ -1,5 +1,6 @@
-// Decoding of weights and cache entries to f32, and the quantisation that activations and entries go
-// through (spec/model.md 2.10, 3.3, chapter 4). Used by the reference rows and by tests; not fast.
+// Decoding of weights and cache entries to f32, and the quantisation that activations and entries
+// go through (spec/model.md 2.10, 3.3, chapter 4). Used by the reference rows and by tests; not
+// fast.
 #pragma once
 
 #include <cstdint>

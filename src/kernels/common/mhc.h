@@ -12,14 +12,14 @@ void MhcPost(const Act<2>& y, const Act<3>& streams, const View<const float, 2>&
 
 // m = (fn X) * rsqrt(mean(X^2) + eps) of one token; fn as decoded rows [rows, S * dim].
 void MhcMix(const Act<3>& streams, const std::vector<float>& fn, int64_t rows, double eps,
-            int64_t t, double* m);
+            int64_t t, float* m);
 
 // out[i] = sum_j weight_j * streams[t, j, i], not rounded.
-void MhcCollapse(const Act<3>& streams, const double* weight, int64_t t, float* out);
+void MhcCollapse(const Act<3>& streams, const float* weight, int64_t t, float* out);
 
 // All rows of fn as f32.
 std::vector<float> DecodeAll(const Matrix& m);
 
-double Sigmoid(double x);
+float Sigmoid(float x);
 
 }  // namespace seacliff

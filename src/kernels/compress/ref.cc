@@ -17,12 +17,12 @@ struct Rows {
 
   // k and g' of a position of this sequence, from the step or from the kept rows.
   double Key(int64_t position, int64_t column) const {
-    if (position >= first_position) return a.rows(Token(position), column);
+    if (position >= first_position) return a.keys(Token(position), column);
     return a.state(slot, position % a.state.shape[1], 0, column);
   }
   double Gate(int64_t position, int64_t column) const {
     if (position >= first_position) {
-      return a.rows(Token(position), width + column) + a.ape(position % a.ratio, column);
+      return a.gates(Token(position), column) + a.ape(position % a.ratio, column);
     }
     return a.state(slot, position % a.state.shape[1], 1, column);
   }
@@ -91,9 +91,9 @@ void Ref(Context& k, const CompressArgs& a) {
     });
     for (int64_t p = std::max(first, after - state_rows); p < after; ++p) {
       for (int64_t c = 0; c < width; ++c) {
-        a.state(rows.slot, p % state_rows, 0, c) = a.rows(rows.Token(p), c);
+        a.state(rows.slot, p % state_rows, 0, c) = a.keys(rows.Token(p), c);
         a.state(rows.slot, p % state_rows, 1, c) =
-            a.rows(rows.Token(p), width + c) + a.ape(p % a.ratio, c);
+            a.gates(rows.Token(p), c) + a.ape(p % a.ratio, c);
       }
     }
   }

@@ -16,7 +16,7 @@ struct Assignment {
 
 // sums[token, :] += weight-scaled output of one expert, in the order of `rows`.
 void RunExpert(Context& k, const ExpertsArgs& a, const ExpertWeights& w,
-               const std::vector<Assignment>& rows, std::vector<double>& sums) {
+               const std::vector<Assignment>& rows, std::vector<float>& sums) {
   const auto count = static_cast<int64_t>(rows.size());
   const int64_t dim = a.x.shape[1], inter = w.gate.rows;
   const DType dtype = a.x.dtype;
@@ -33,14 +33,14 @@ void RunExpert(Context& k, const ExpertsArgs& a, const ExpertWeights& w,
   linear::Ref(k, {x_act, w.gate, true, g_act});
   linear::Ref(k, {x_act, w.up, true, u_act});
   for (int64_t i = 0; i < count * inter; ++i) {
-    const double gate = std::min(g_act.Load(i), a.limit);
-    const double up = std::clamp(u_act.Load(i), -a.limit, a.limit);
-    const double silu = gate / (1.0 + std::exp(-gate));
-    h_act.Store(i, static_cast<float>(silu * up * rows[static_cast<size_t>(i / inter)].weight));
+    const float gate = std::min(g_act.Load(i), a.limit);
+    const float up = std::clamp(u_act.Load(i), -a.limit, a.limit);
+    const float silu = gate / (1.0f + std::exp(-gate));
+    h_act.Store(i, silu * up * rows[static_cast<size_t>(i / inter)].weight);
   }
   linear::Ref(k, {h_act, w.down, true, y_act});
   for (int64_t r = 0; r < count; ++r) {
-    double* sum = sums.data() + rows[static_cast<size_t>(r)].token * dim;
+    float* sum = sums.data() + rows[static_cast<size_t>(r)].token * dim;
     for (int64_t i = 0; i < dim; ++i) sum[i] += y_act.Load(r * dim + i);
   }
 }
@@ -49,7 +49,7 @@ void RunExpert(Context& k, const ExpertsArgs& a, const ExpertWeights& w,
 
 void Ref(Context& k, const ExpertsArgs& a) {
   const int64_t tokens = a.x.shape[0], dim = a.x.shape[1], picks = a.picks.shape[1];
-  std::vector<double> sums(static_cast<size_t>(tokens * dim), 0.0);
+  std::vector<float> sums(static_cast<size_t>(tokens * dim), 0.0f);
   std::vector<std::vector<Assignment>> rows(a.experts.size());
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t i = 0; i < picks; ++i) {
@@ -65,7 +65,7 @@ void Ref(Context& k, const ExpertsArgs& a) {
     RunExpert(k, a, a.shared, all, sums);
   }
   for (int64_t i = 0; i < tokens * dim; ++i) {
-    a.y.Store(i, static_cast<float>(sums[static_cast<size_t>(i)]));
+    a.y.Store(i, sums[static_cast<size_t>(i)]);
   }
 }
 

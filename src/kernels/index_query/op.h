@@ -1,10 +1,11 @@
-// index_query: the indexer's queries: rotation, Hadamard transform, FP4 rounding (spec/model.md 2.9).
+// index_query: the indexer's queries: rotation, Hadamard transform, FP4 rounding
+// (spec/model.md 2.9).
 //
-//   q[t, h, last 64] rotated by positions[t]; q[t, h, :] <- H q[t, h, :]; then rounded to e2m1 with a
-//   power-of-two scale for each 32 values, in checkpoint numerics (bf16 q).
+//   q[t, h, last 64] rotated by positions[t]; q[t, h, :] <- H q[t, h, :]; then rounded to e2m1 with
+//   a power-of-two scale for each 32 values, in checkpoint numerics (bf16 q).
 //
-// In place. q: [tokens, index_heads, index_dim], bf16 or f32; bf16 holds the rounded values exactly.
-// In bf16 the rotation and the transform round to bf16 each.
+// In place. q: [tokens, index_heads, index_dim], bf16 or f32; bf16 holds the rounded values
+// exactly. In bf16 the rotation and the transform round to bf16 each.
 #pragma once
 
 #include "kernels/context.h"

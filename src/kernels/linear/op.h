@@ -2,11 +2,10 @@
 //
 //   out[t, n] = sum_k x'[t, k] * w[n, k]
 //
-// x: [tokens, cols], bf16 or f32. w: [rows, cols]. out: [tokens, rows], bf16 or f32 (its own choice:
-// compressors, router and head keep f32 of a bf16 x).
-// x' is x rounded to e4m3 with a power-of-two scale for each 128 columns if `quantise` is set and x
-// is bf16 (checkpoint numerics of FP8 and MXFP4 weights); otherwise x itself. In exact numerics
-// (f32 x) nothing is quantised.
+// x: [tokens, cols], bf16 or f32. w: [rows, cols]. out: [tokens, rows], bf16 or f32 (its own
+// choice: compressors, router and head keep f32 of a bf16 x). x' is x rounded to e4m3 with a
+// power-of-two scale for each 128 columns if `quantise` is set and x is bf16 (checkpoint numerics
+// of FP8 and MXFP4 weights); otherwise x itself. In exact numerics (f32 x) nothing is quantised.
 // Order of summation: partial sums of 128 along K, in ascending order.
 #pragma once
 

@@ -13,7 +13,8 @@
 //
 // All in f32 or better. y: [tokens, dim]; empty at the first boundary of the model. streams:
 // [tokens, S, dim], in place. mix: [tokens, S + S*S] f32: post, then C row by row; read, then
-// written. fn: [2 S + S*S, S * dim]. base: [2 S + S*S]. scale: [3]. weight: [dim]. x: [tokens, dim].
+// written. fn: [2 S + S*S, S * dim]. base: [2 S + S*S]. scale: [3]. weight: [dim]. x: [tokens,
+// dim].
 #pragma once
 
 #include "kernels/context.h"

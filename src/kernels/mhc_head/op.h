@@ -1,12 +1,13 @@
-// mhc_head: the end of the model: the last sub-block goes into the residual streams, and the streams
-// of chosen tokens collapse into one vector, normed (spec/model.md 2.3 hc_head, 2.1 step 3).
+// mhc_head: the end of the model: the last sub-block goes into the residual streams, and the
+// streams of chosen tokens collapse into one vector, normed (spec/model.md 2.3 hc_head, 2.1 step
+// 3).
 //
 //   streams <- post(y) for every token, as in mhc_boundary
 //   w_j = sigmoid(m_j * scale + base_j) + hc_eps, m as in mhc_boundary with fn [S, S * dim]
 //   x[i, :] = rms_norm(sum_j w_j * streams[rows[i], j], rounded) * weight
 //
-// y: [tokens, dim], or empty (no post). streams: [tokens, S, dim], in place. mix: [tokens, S + S*S].
-// fn: [S, S * dim]; base: [S]; scale: [1]. rows: token numbers. x: [rows, dim].
+// y: [tokens, dim], or empty (no post). streams: [tokens, S, dim], in place. mix: [tokens, S +
+// S*S]. fn: [S, S * dim]; base: [S]; scale: [1]. rows: token numbers. x: [rows, dim].
 #pragma once
 
 #include "kernels/context.h"

@@ -13,12 +13,12 @@ void Ref(Context& k, const MhcHeadArgs& a) {
     for (int64_t t = 0; t < a.streams.shape[0]; ++t) MhcPost(a.y, a.streams, a.mix, t);
   }
   const std::vector<float> fn = DecodeAll(a.hc.fn);
-  std::vector<double> weight(static_cast<size_t>(n));
+  std::vector<float> weight(static_cast<size_t>(n));
   std::vector<float> x(static_cast<size_t>(dim));
   for (int64_t r = 0; r < a.rows.shape[0]; ++r) {
     MhcMix(a.streams, fn, n, a.norm_eps, a.rows(r), weight.data());
     for (int64_t j = 0; j < n; ++j) {
-      double& w = weight[static_cast<size_t>(j)];
+      float& w = weight[static_cast<size_t>(j)];
       w = Sigmoid(w * a.hc.scale(0) + a.hc.base(j)) + a.hc_eps;
     }
     MhcCollapse(a.streams, weight.data(), a.rows(r), x.data());

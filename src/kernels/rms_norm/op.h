@@ -2,8 +2,8 @@
 //
 //   out[t, :] = x[t, :] * rsqrt(mean_i(x[t, i]^2) + eps) * weight[:]
 //
-// All in f32 (weight included); one rounding, to out's dtype. x, out: [tokens, dim], same dtype, may
-// be the same memory. weight: [dim].
+// All in f32 (weight included); one rounding, to out's dtype. x, out: [tokens, dim], same dtype,
+// may be the same memory. weight: [dim].
 #pragma once
 
 #include "kernels/context.h"

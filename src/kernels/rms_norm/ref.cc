@@ -13,10 +13,10 @@ void Ref(Context&, const RmsNormArgs& a) {
       const double v = a.x.Load(t * dim + i);
       sum += v * v;
     }
-    const double norm = 1.0 / std::sqrt(sum / static_cast<double>(dim) + a.eps);
+    const auto mean = static_cast<float>(sum / static_cast<double>(dim));
+    const float norm = 1.0f / std::sqrt(mean + a.eps);
     for (int64_t i = 0; i < dim; ++i) {
-      const double v = a.x.Load(t * dim + i) * norm * ToFloat(a.weight(i));
-      a.out.Store(t * dim + i, static_cast<float>(v));
+      a.out.Store(t * dim + i, a.x.Load(t * dim + i) * norm * ToFloat(a.weight(i)));
     }
   }
 }

@@ -5,9 +5,9 @@
 //                 table[ids[t], :] in hash layers
 //   weights[t, i] = a[t, picks[t, i]] / sum_i a[t, picks[t, i]] * route_scale
 //
-// Logits and all that follows in f32 or better. x: [tokens, dim], bf16 or f32. gate: [experts, dim].
-// bias: [experts] f32, empty in hash layers. table: [vocab, picks] i64, empty in scored layers.
-// picks: [tokens, picks]; weights: [tokens, picks] f32, in the order of picks.
+// Logits and all that follows in f32 or better. x: [tokens, dim], bf16 or f32. gate: [experts,
+// dim]. bias: [experts] f32, empty in hash layers. table: [vocab, picks] i64, empty in scored
+// layers. picks: [tokens, picks]; weights: [tokens, picks] f32, in the order of picks.
 #pragma once
 
 #include "kernels/context.h"

@@ -19,8 +19,8 @@ void Ref(Context&, const RouterArgs& a) {
     DecodeRow(a.gate, e, gate.data());
     for (int64_t t = 0; t < tokens; ++t) {
       const auto logit = static_cast<float>(Dot(x.data() + t * dim, gate.data(), dim));
-      const double softplus = logit > 20 ? logit : std::log1p(std::exp(static_cast<double>(logit)));
-      affinity[static_cast<size_t>(t * experts + e)] = static_cast<float>(std::sqrt(softplus));
+      const float softplus = logit > 20 ? logit : std::log1p(std::exp(logit));
+      affinity[static_cast<size_t>(t * experts + e)] = std::sqrt(softplus);
     }
   }
   std::vector<int32_t> order(static_cast<size_t>(experts));
@@ -42,11 +42,10 @@ void Ref(Context&, const RouterArgs& a) {
                         });
       for (int64_t i = 0; i < picks; ++i) a.picks(t, i) = order[static_cast<size_t>(i)];
     }
-    double sum = 0;
+    float sum = 0;
     for (int64_t i = 0; i < picks; ++i) sum += row[a.picks(t, i)];
     for (int64_t i = 0; i < picks; ++i) {
-      const double share = sum > 0 ? row[a.picks(t, i)] / sum : 0;
-      a.weights(t, i) = static_cast<float>(share * a.route_scale);
+      a.weights(t, i) = sum > 0 ? row[a.picks(t, i)] / sum * a.route_scale : 0;
     }
   }
 }

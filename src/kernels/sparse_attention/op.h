@@ -9,8 +9,8 @@
 //   o[t, h, last 64] rotated back by p
 //
 // q, out: [tokens, heads, head_dim], bf16 or f32, distinct memory. sink: [heads] f32, natural log
-// units. In bf16 exp(s_i - max_i s_i) is rounded to bf16 for the product with the values (not in the
-// denominator), and o is rounded to bf16 before and after the rotation.
+// units. In bf16 exp(s_i - max_i s_i) is rounded to bf16 for the product with the values (not in
+// the denominator), and o is rounded to bf16 before and after the rotation.
 #pragma once
 
 #include "kernels/common/batch.h"
@@ -25,8 +25,8 @@ struct SparseAttentionArgs {
   PagedView window;
   int64_t window_len;  // keys, the query's own included
   PagedView compressed;
-  int64_t ratio;                  // 0: no compressed keys
-  View<const int32_t, 2> picks;   // [tokens, topk], or empty
+  int64_t ratio;                 // 0: no compressed keys
+  View<const int32_t, 2> picks;  // [tokens, topk], or empty
   View<const float, 1> sink;
   float scale;
   View<const float, 1> frequencies;

@@ -43,17 +43,23 @@ void Head(const SparseAttentionArgs& a, int64_t t, int64_t h, const std::vector<
 
   std::vector<float> q(static_cast<size_t>(dim));
   for (int64_t i = 0; i < dim; ++i) q[static_cast<size_t>(i)] = a.q.Load(row + i);
+  // Scores and weights are f32 steps, as in the official code, so that bf16(p) rounds as it does
+  // there.
+  const auto step = [exact](double v) {
+    return exact ? v : static_cast<double>(static_cast<float>(v));
+  };
   weights.resize(static_cast<size_t>(count));
   double top = -INFINITY;
   for (int64_t i = 0; i < count; ++i) {
-    weights[static_cast<size_t>(i)] = a.scale * Dot(q.data(), keys.data() + i * dim, dim);
+    weights[static_cast<size_t>(i)] =
+        step(step(Dot(q.data(), keys.data() + i * dim, dim)) * a.scale);
     top = std::max(top, weights[static_cast<size_t>(i)]);
   }
-  // Relative to the largest key score; a sink above it only makes the denominator large.
+  // A sink far above every key only makes the denominator large; the bound keeps it finite.
   double sum = std::exp(std::min(a.sink(h) - top, 700.0));
   std::vector<double> value(static_cast<size_t>(dim), 0.0);
   for (int64_t i = 0; i < count; ++i) {
-    const double e = std::exp(weights[static_cast<size_t>(i)] - top);
+    const double e = step(std::exp(step(weights[static_cast<size_t>(i)] - top)));
     sum += e;
     const double p = exact ? e : RoundToBf16(static_cast<float>(e));
     const float* key = keys.data() + i * dim;

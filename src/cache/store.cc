@@ -1,0 +1,65 @@
+// Allocation of the caches' memory.
+#include "cache/store.h"
+
+namespace seacliff {
+namespace {
+
+struct Formats {
+  EntryFormat kv, index;
+  explicit Formats(bool exact)
+      : kv(exact ? EntryFormat::kKvF32 : EntryFormat::kKvFp8),
+        index(exact ? EntryFormat::kIndexF32 : EntryFormat::kIndexFp4) {}
+};
+
+}  // namespace
+
+CacheStore::CacheStore(const ModelConfig& config, bool exact, int64_t layers, int64_t window_pages,
+                       int64_t compressed_pages, int64_t slots) {
+  const Formats formats(exact);
+  for (int64_t i = 0; i < layers; ++i) {
+    const int64_t ratio = config.ratios[static_cast<size_t>(i)];
+    LayerCache cache;
+    cache.window = Paged(formats.kv, config.head_dim, kPageTokens, window_pages);
+    if (ratio != 0) {
+      const int64_t page_len = kPageTokens / ratio;
+      cache.compressed = Paged(formats.kv, config.head_dim, page_len, compressed_pages);
+      cache.state = State(slots, ratio, config.head_dim);
+      if (ratio == 4) {
+        cache.index = Paged(formats.index, config.index_dim, page_len, compressed_pages);
+        cache.index_state = State(slots, ratio, config.index_dim);
+      }
+    }
+    layers_.push_back(cache);
+  }
+}
+
+PagedView CacheStore::Paged(EntryFormat format, int64_t dim, int64_t page_len, int64_t pages) {
+  PagedView view{nullptr, format, dim, page_len, pages};
+  buffers_.push_back(Buffer::Host(view.page_bytes() * pages));
+  view.data = static_cast<std::byte*>(buffers_.back().data());
+  return view;
+}
+
+View<float, 4> CacheStore::State(int64_t slots, int64_t ratio, int64_t dim) {
+  const int64_t rows = ModelConfig::StateRows(ratio), width = ModelConfig::Overlap(ratio) * dim;
+  buffers_.push_back(Buffer::Host(slots * rows * 2 * width * 4));
+  return buffers_.back().As<float, 4>({slots, rows, 2, width});
+}
+
+CacheCost CostOfCache(const ModelConfig& config, bool exact) {
+  const Formats formats(exact);
+  const int64_t kv = EntryBytes(formats.kv, config.head_dim);
+  const int64_t index = EntryBytes(formats.index, config.index_dim);
+  CacheCost cost;
+  for (int64_t i = 0; i < config.layers; ++i) {
+    const int64_t ratio = config.ratios[static_cast<size_t>(i)];
+    cost.window_page += kPageTokens * kv;
+    if (ratio == 0) continue;
+    const int64_t row = 2 * 4 * ModelConfig::StateRows(ratio) * ModelConfig::Overlap(ratio);
+    cost.compressed_page += kPageTokens / ratio * (kv + (ratio == 4 ? index : 0));
+    cost.slot += row * (config.head_dim + (ratio == 4 ? config.index_dim : 0));
+  }
+  return cost;
+}
+
+}  // namespace seacliff

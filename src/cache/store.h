@@ -1,0 +1,44 @@
+// The memory behind the caches: one allocation for each layer and storage. Pages and slots are
+// handed out elsewhere (cache/plan.h); this only knows where they lie.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "config/model_config.h"
+#include "tensor/buffer.h"
+#include "tensor/paged_view.h"
+#include "tensor/view.h"
+
+namespace seacliff {
+
+// The storages of one layer; those it has no use for are empty.
+struct LayerCache {
+  PagedView window;
+  PagedView compressed, index;
+  View<float, 4> state, index_state;  // [slots, rows, 2, width]: compressor rows
+};
+
+class CacheStore {
+ public:
+  // `exact` stores every entry in f32. Layers follow config.ratios: `layers` of them.
+  CacheStore(const ModelConfig& config, bool exact, int64_t layers, int64_t window_pages,
+             int64_t compressed_pages, int64_t slots);
+
+  const LayerCache& layer(int64_t i) const { return layers_[static_cast<size_t>(i)]; }
+
+ private:
+  PagedView Paged(EntryFormat format, int64_t dim, int64_t page_len, int64_t pages);
+  View<float, 4> State(int64_t slots, int64_t ratio, int64_t dim);
+
+  std::vector<Buffer> buffers_;
+  std::vector<LayerCache> layers_;
+};
+
+// Bytes over all layers of one window page, one compressed page and one slot.
+struct CacheCost {
+  int64_t window_page = 0, compressed_page = 0, slot = 0;
+};
+CacheCost CostOfCache(const ModelConfig& config, bool exact);
+
+}  // namespace seacliff

@@ -1,0 +1,76 @@
+// The stored tensors of one model, by name, as the file has them: from a published checkpoint or,
+// for any shape, made up from a seed. No repacking here: that is the model's, for each memory
+// space.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/status.h"
+#include "checkpoint/safetensors.h"
+#include "config/model_config.h"
+
+namespace seacliff {
+
+// Called with bytes done and bytes in all, `done` rising from 0 to `total`; calls come from several
+// threads but never two at once. An empty function is allowed.
+using Progress = std::function<void(int64_t done, int64_t total)>;
+
+class Checkpoint {
+ public:
+  // Opens `dir` as published: model.safetensors.index.json with its shards, or one
+  // model.safetensors. Every tensor of the catalogue must be there with its dtype and shape, and
+  // the ids of the hash layers' tables must be experts; anything else in the files is left alone,
+  // with one log line. All pages that will be used are read once. Without `with_mtp` the MTP
+  // tensors are neither required nor touched. Files that change while they are open are undefined
+  // behaviour.
+  static Result<Checkpoint> Open(const std::string& dir, const ModelConfig& config, bool with_mtp,
+                                 const Progress& progress);
+
+  // Weights from a seed, in the stored formats and sizes: a function of (seed, tensor name) alone.
+  // docs/checkpoints.md says how they are drawn. kExhausted if they exceed the machine's memory.
+  static Result<Checkpoint> Dummy(const ModelConfig& config, bool with_mtp, uint64_t seed,
+                                  const Progress& progress);
+
+  Checkpoint(Checkpoint&&) noexcept = default;
+  Checkpoint& operator=(Checkpoint&&) noexcept = default;
+
+  // Tensors of the catalogue only. Data is aligned to its element size and lives as long as the
+  // checkpoint (moving it included). Get aborts if the name is not there.
+  const StoredTensor& Get(const std::string& name) const;
+  const StoredTensor* Find(const std::string& name) const;
+
+  // Whether the MTP tensors are here: false for a config without MTP layers and for checkpoints
+  // whose drafter is another one (docs/checkpoints.md), even if they were asked for.
+  bool has_mtp() const { return has_mtp_; }
+  int64_t tensors() const { return static_cast<int64_t>(tensors_.size()); }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  // Page-aligned anonymous memory, zero until written.
+  struct Unmap {
+    Unmap() : bytes(0) {}
+    explicit Unmap(int64_t size) : bytes(size) {}
+    int64_t bytes;
+    void operator()(std::byte* data) const;
+  };
+  using Arena = std::unique_ptr<std::byte, Unmap>;
+
+  Checkpoint() = default;
+  static Result<Arena> Allocate(int64_t bytes);
+  void Add(const std::string& name, StoredTensor tensor);
+  // Copies tensors whose data the file left at an odd address into memory of our own.
+  Status AlignData();
+
+  std::unordered_map<std::string, StoredTensor> tensors_;
+  std::vector<SafetensorsFile> files_;
+  Arena arena_;
+  int64_t bytes_ = 0;
+  bool has_mtp_ = false;
+};
+
+}  // namespace seacliff

@@ -1,0 +1,285 @@
+// The engine thread and its mailbox; see engine_loop.h.
+#include "engine/engine_loop.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "engine/random.h"
+
+namespace seacliff {
+namespace {
+
+SchedulerOptions SchedulerOptionsOf(const EngineLoopOptions& options, const ModelConfig& config) {
+  SchedulerOptions scheduler;
+  scheduler.max_num_seqs = options.max_num_seqs;
+  scheduler.max_num_batched_tokens = options.max_num_batched_tokens;
+  scheduler.max_waiting = options.max_waiting;
+  scheduler.window = config.window;
+  scheduler.cache = options.cache;
+  return scheduler;
+}
+
+bool NeedsCounts(const SamplingParams& sampling) {
+  return sampling.repetition_penalty != 1 || sampling.presence_penalty != 0 ||
+         sampling.frequency_penalty != 0;
+}
+
+}  // namespace
+
+EngineLoop::EngineLoop(std::unique_ptr<Model> model, const EngineLoopOptions& options)
+    : options_(options),
+      vocab_size_(static_cast<int32_t>(model->config().vocab_size)),
+      model_(std::move(model)),
+      scheduler_(SchedulerOptionsOf(options, model_->config())),
+      arrays_(options.max_num_batched_tokens, options.max_num_seqs, options.max_model_len) {
+  const size_t seqs = static_cast<size_t>(options.max_num_seqs);
+  logits_.resize(seqs * static_cast<size_t>(vocab_size_));
+  rows_.resize(seqs);
+  row_ids_.resize(seqs);
+  row_begin_.reserve(seqs + 1);
+  sampled_.reserve(seqs);
+  stats_.pages = scheduler_.cache().compressed_pool().pages();
+  thread_ = std::thread([this] { Run(); });
+}
+
+EngineLoop::~EngineLoop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  mail_.notify_one();
+  thread_.join();
+}
+
+RequestId EngineLoop::NextId() { return ++last_id_; }
+
+Status EngineLoop::Submit(Request request, EventSink sink) {
+  SC_RETURN_IF_ERROR(ValidateRequest({options_.max_model_len, vocab_size_}, request));
+
+  Arrival arrival;
+  arrival.live = std::make_unique<Live>();
+  Live& live = *arrival.live;
+  live.sink = std::move(sink);
+  if (!request.ignore_eos) live.stop_ids = std::move(request.stop_token_ids);
+  live.has_counts = NeedsCounts(request.sampling);
+  if (live.has_counts) {
+    live.counts = TokenCounts(request.prompt, std::min(request.max_tokens, vocab_size_));
+  }
+  live.sampling = std::move(request.sampling);
+  arrival.sequence.id = request.id;
+  arrival.sequence.tokens = std::move(request.prompt);
+  arrival.sequence.max_tokens = request.max_tokens;
+  arrival.sequence.stop_ids = live.stop_ids;
+  {
+    const std::lock_guard lock(mutex_);
+    if (stop_) return Internal("the engine is shutting down");
+    const int64_t waiting = stats_.waiting + static_cast<int64_t>(arrivals_.size());
+    if (waiting >= options_.max_waiting) {
+      return Exhausted(fmt::format("the engine is busy: {} requests are waiting", waiting));
+    }
+    if (!ids_.insert(request.id).second) {
+      return InvalidArgument(fmt::format("request id {} is in use", request.id));
+    }
+    live.seed = live.sampling.seed.value_or(RandomBits(options_.seed, submitted_++, Draw::kSeed));
+    arrivals_.push_back(std::move(arrival));
+  }
+  mail_.notify_one();
+  return OkStatus();
+}
+
+void EngineLoop::Cancel(RequestId id) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!ids_.contains(id)) return;
+    cancels_.push_back(id);
+  }
+  mail_.notify_one();
+}
+
+EngineStats EngineLoop::stats() const {
+  const std::lock_guard lock(mutex_);
+  EngineStats stats = stats_;
+  stats.waiting += static_cast<int32_t>(arrivals_.size());
+  return stats;
+}
+
+void EngineLoop::Run() {
+  while (TakeMail()) Step();
+  CancelAll();
+}
+
+bool EngineLoop::TakeMail() {
+  {
+    std::unique_lock lock(mutex_);
+    const bool busy = scheduler_.running() + scheduler_.waiting() > 0;
+    mail_.wait(lock, [&] { return stop_ || busy || !arrivals_.empty() || !cancels_.empty(); });
+    if (stop_) return false;
+    if (arrivals_.empty() && cancels_.empty()) return true;
+    std::swap(arrivals_, taken_arrivals_);
+    std::swap(cancels_, taken_cancels_);
+    stats_.waiting += static_cast<int32_t>(taken_arrivals_.size());
+  }
+  for (Arrival& arrival : taken_arrivals_) Admit(arrival);
+  taken_arrivals_.clear();
+  for (const RequestId id : taken_cancels_) {
+    if (!scheduler_.Cancel(id)) continue;  // it ended meanwhile
+    Publish({});
+    End(id, Finish::kCancelled, OkStatus());
+  }
+  taken_cancels_.clear();
+  return true;
+}
+
+void EngineLoop::Admit(Arrival& arrival) {
+  const RequestId id = arrival.sequence.id;
+  live_[id] = std::move(arrival.live);
+  const Status status = scheduler_.Add(std::move(arrival.sequence));
+  if (!status.ok()) End(id, Finish::kError, status);
+}
+
+void EngineLoop::Step() {
+  const StepPlan& plan = scheduler_.Plan();
+  Publish({});  // a step may take long: who runs and who waits is known now
+  if (plan.steps.empty()) return;
+  const Batch batch = arrays_.Fill(plan);
+  const View<float, 2> logits(logits_.data(), {plan.logits, vocab_size_});
+  const Status status = model_->Forward(batch, logits);
+  if (!status.ok()) {
+    SC_LOG_ERROR("step of {} sequences, {} tokens failed: {}", plan.steps.size(), plan.tokens,
+                 status.message());
+    row_begin_.assign(plan.steps.size() + 1, 0);  // no rows
+    Deliver(scheduler_.Fail(), status);
+    return;
+  }
+  SampleRows(plan);
+  Deliver(scheduler_.Commit(sampled_), OkStatus());
+}
+
+void EngineLoop::SampleRows(const StepPlan& plan) {
+  row_begin_.clear();
+  size_t rows = 0;
+  for (const SequenceStep& step : plan.steps) {
+    row_begin_.push_back(static_cast<int64_t>(rows));
+    if (step.logits == 0) continue;
+    Live* live = live_.at(step.sequence->id).get();
+    for (int64_t i = 0; i < step.logits; ++i, ++rows) {
+      rows_[rows].live = live;
+      rows_[rows].generated = step.sequence->generated() + i;
+    }
+  }
+  row_begin_.push_back(static_cast<int64_t>(rows));
+
+  model_->context().pool().For(static_cast<int64_t>(rows), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) SampleRow(static_cast<size_t>(row));
+  });
+
+  sampled_.clear();
+  for (size_t i = 0; i < plan.steps.size(); ++i) {
+    SampledTokens sampled;
+    for (int64_t row = row_begin_[i]; row < row_begin_[i + 1]; ++row) {
+      row_ids_[static_cast<size_t>(row)] = rows_[static_cast<size_t>(row)].token.id;
+      sampled.failed |= !rows_[static_cast<size_t>(row)].error.ok();
+    }
+    if (!sampled.failed) {
+      sampled.ids = {row_ids_.data() + row_begin_[i], row_ids_.data() + row_begin_[i + 1]};
+    }
+    sampled_.push_back(sampled);
+  }
+}
+
+void EngineLoop::SampleRow(size_t index) {
+  Row& row = rows_[index];
+  const SamplingParams& sampling = row.live->sampling;
+  SampleArgs args;
+  args.logits = std::span<const float>(logits_).subspan(index * static_cast<size_t>(vocab_size_),
+                                                        static_cast<size_t>(vocab_size_));
+  args.temperature = sampling.temperature;
+  args.top_k = sampling.top_k;
+  args.top_p = sampling.top_p;
+  args.min_p = sampling.min_p;
+  args.repetition_penalty = sampling.repetition_penalty;
+  args.presence_penalty = sampling.presence_penalty;
+  args.frequency_penalty = sampling.frequency_penalty;
+  args.counts = row.live->counts.counts();
+  args.bias = sampling.logit_bias;
+  if (row.generated < sampling.min_tokens) args.banned = row.live->stop_ids;
+  args.seed = row.live->seed;
+  args.index = static_cast<uint64_t>(row.generated);
+  args.top_logprobs = sampling.top_logprobs;
+  row.error = Sample(args, row.scratch, row.token);
+}
+
+void EngineLoop::Deliver(std::span<const StepOutcome> outcomes, const Status& error) {
+  Publish(outcomes);
+  for (size_t i = 0; i < outcomes.size(); ++i) {
+    const StepOutcome& outcome = outcomes[i];
+    event_.id = outcome.id;
+    event_.finish = outcome.finish;
+    event_.error = error;
+    event_.tokens.clear();
+    for (int64_t row = row_begin_[i]; row < row_begin_[i + 1]; ++row) {
+      Row& sampled = rows_[static_cast<size_t>(row)];
+      if (!sampled.error.ok()) event_.error = sampled.error;
+      if (row - row_begin_[i] >= outcome.kept) continue;
+      if (sampled.live->has_counts) sampled.live->counts.Add(sampled.token.id);
+      event_.tokens.push_back(std::move(sampled.token));
+    }
+    if (!event_.tokens.empty() || event_.finish != Finish::kNone) Send();
+  }
+}
+
+void EngineLoop::Publish(std::span<const StepOutcome> outcomes) {
+  const std::lock_guard lock(mutex_);
+  if (!outcomes.empty()) ++stats_.steps;
+  for (const StepOutcome& outcome : outcomes) {
+    stats_.prompt_tokens += static_cast<uint64_t>(outcome.prompt_done);
+    stats_.generated_tokens += static_cast<uint64_t>(outcome.kept);
+  }
+  stats_.running = static_cast<int32_t>(scheduler_.running());
+  stats_.waiting = static_cast<int32_t>(scheduler_.waiting());
+  // The compressed pages are what grows with context; the window's are a fixed share a sequence.
+  const PagePool& pool = scheduler_.cache().compressed_pool();
+  stats_.cache_usage =
+      pool.pages() == 0 ? 0 : static_cast<double>(pool.used()) / static_cast<double>(pool.pages());
+}
+
+void EngineLoop::Send() {
+  if (event_.finish == Finish::kNone) {
+    live_.at(event_.id)->sink(event_);
+    return;
+  }
+  // Forgotten first, so that the sink may submit again under the same id.
+  const auto place = live_.find(event_.id);
+  const std::unique_ptr<Live> live = std::move(place->second);
+  live_.erase(place);
+  {
+    const std::lock_guard lock(mutex_);
+    ids_.erase(event_.id);
+    std::erase(cancels_, event_.id);
+  }
+  live->sink(event_);
+}
+
+void EngineLoop::End(RequestId id, Finish finish, Status error) {
+  event_.id = id;
+  event_.finish = finish;
+  event_.error = std::move(error);
+  event_.tokens.clear();
+  Send();
+}
+
+void EngineLoop::CancelAll() {
+  {
+    const std::lock_guard lock(mutex_);
+    std::swap(arrivals_, taken_arrivals_);
+  }
+  for (Arrival& arrival : taken_arrivals_) live_[arrival.sequence.id] = std::move(arrival.live);
+  taken_arrivals_.clear();
+  while (!live_.empty()) End(live_.begin()->first, Finish::kCancelled, OkStatus());
+}
+
+}  // namespace seacliff

@@ -1,0 +1,121 @@
+// The step loop: the engine's one thread, which alone runs the model. Callers reach it through a
+// mailbox; it answers through the requests' sinks. It loads nothing (load.cc does) and knows the
+// model only by its interface, so tests run it over a fake one.
+//
+// A step: take the mail, plan, fill the batch arrays, run the model, sample, commit, send events. A
+// step that fails ends its own sequences with Finish::kError; the engine goes on.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <thread>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/sampling.h"
+#include "engine/step_arrays.h"
+#include "engine/validate.h"
+#include "model/model.h"
+#include "sched/scheduler.h"
+#include "seacliff/engine.h"
+
+namespace seacliff {
+
+struct EngineLoopOptions {
+  int32_t max_model_len = 0;
+  int32_t max_num_seqs = 16;
+  int32_t max_num_batched_tokens = 512;
+  int32_t max_waiting = 1024;
+  CacheSize cache;    // of which the model holds the memory
+  uint64_t seed = 0;  // of requests that bring none
+};
+
+class EngineLoop final : public Engine {
+ public:
+  EngineLoop(std::unique_ptr<Model> model, const EngineLoopOptions& options);
+  // Stops after the step under way; live requests get Finish::kCancelled.
+  ~EngineLoop() override;
+
+  RequestId NextId() override;
+  Status Submit(Request request, EventSink sink) override;
+  void Cancel(RequestId id) override;
+  int32_t max_model_len() const override { return options_.max_model_len; }
+  int32_t vocab_size() const override { return vocab_size_; }
+  EngineStats stats() const override;
+
+ private:
+  // What the loop keeps of a request beside its sequence.
+  struct Live {
+    EventSink sink;
+    SamplingParams sampling;
+    uint64_t seed = 0;
+    std::vector<int32_t> stop_ids;
+    bool has_counts = false;
+    TokenCounts counts;  // only if a penalty reads them
+  };
+  struct Arrival {
+    Sequence sequence;
+    std::unique_ptr<Live> live;
+  };
+  // A row of logits on its way to a token.
+  struct Row {
+    Live* live = nullptr;
+    int64_t generated = 0;  // tokens before this one
+    Token token;
+    Status error;
+    SampleScratch scratch;
+  };
+
+  void Run();
+  // Waits until there is mail or work; false when it is time to stop.
+  bool TakeMail();
+  void Admit(Arrival& arrival);
+  void Step();
+  void SampleRows(const StepPlan& plan);
+  void SampleRow(size_t row);
+  // Ends the step with `outcomes`; `error` is why, for those that have no error of their own.
+  void Deliver(std::span<const StepOutcome> outcomes, const Status& error);
+  void Publish(std::span<const StepOutcome> outcomes);
+  // Sends event_ to its request's sink; forgets the request if the event ends it.
+  void Send();
+  void End(RequestId id, Finish finish, Status error);
+  void CancelAll();
+
+  const EngineLoopOptions options_;
+  const int32_t vocab_size_;
+  std::atomic<RequestId> last_id_{0};
+
+  // Shared with callers, under mutex_.
+  mutable std::mutex mutex_;
+  std::condition_variable mail_;
+  std::vector<Arrival> arrivals_;
+  std::vector<RequestId> cancels_;
+  std::unordered_set<RequestId> ids_;  // of all live requests, queued ones included
+  EngineStats stats_;                  // waiting: those that are not in arrivals_ any more
+  uint64_t submitted_ = 0;
+  bool stop_ = false;
+
+  // The engine thread's own.
+  std::unique_ptr<Model> model_;
+  Scheduler scheduler_;
+  StepArrays arrays_;
+  std::vector<float> logits_;  // [max_num_seqs, vocab]
+  std::unordered_map<RequestId, std::unique_ptr<Live>> live_;
+  std::vector<Row> rows_;               // [max_num_seqs]; a step uses the first of them
+  std::vector<int32_t> row_ids_;        // [max_num_seqs] the rows' tokens
+  std::vector<int64_t> row_begin_;      // of each sequence of the step, and the end
+  std::vector<SampledTokens> sampled_;  // one a sequence of the step
+  std::vector<Arrival> taken_arrivals_;
+  std::vector<RequestId> taken_cancels_;
+  Event event_;
+
+  std::thread thread_;
+};
+
+}  // namespace seacliff

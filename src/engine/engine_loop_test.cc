@@ -1,0 +1,401 @@
+// The engine over a fake model: what a request gets must not depend on its company, on chunks, on
+// other requests' errors or on when they are cancelled.
+#include "engine/engine_loop.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <future>
+#include <random>
+
+#include "engine/fake_model.h"
+
+namespace seacliff {
+namespace {
+
+// What a request was given.
+struct Answer {
+  std::vector<int32_t> ids;
+  std::vector<Token> tokens;
+  Finish finish = Finish::kNone;
+  Status error;
+  int events = 0;
+};
+
+class EngineLoopTest : public testing::Test {
+ protected:
+  void Start(int32_t seqs, int32_t step_tokens, int32_t max_len = 2000, int32_t pages = 0,
+             int32_t max_waiting = 1024) {
+    EngineLoopOptions options;
+    options.max_model_len = max_len;
+    options.max_num_seqs = seqs;
+    options.max_num_batched_tokens = step_tokens;
+    options.max_waiting = max_waiting;
+    const CacheLimits limits = {.max_num_seqs = seqs,
+                                .max_num_batched_tokens = step_tokens,
+                                .max_model_len = max_len,
+                                .max_positions = max_len};
+    options.cache = SizeCache(limits, {1, 1, 1})->size;
+    if (pages != 0) options.cache.compressed_pages = pages;
+    auto model = std::make_unique<FakeModel>(options.cache);
+    model_ = model.get();
+    engine_ = std::make_unique<EngineLoop>(std::move(model), options);
+  }
+
+  // Holds the engine before every step until the returned promise is set.
+  std::shared_ptr<std::promise<void>> Hold() {
+    auto gate = std::make_shared<std::promise<void>>();
+    std::shared_future<void> open = gate->get_future().share();
+    model_->before_step = [open] { open.wait(); };
+    return gate;
+  }
+
+  Request MakeRequest(std::vector<int32_t> prompt, int32_t max_tokens, float temperature = 0) {
+    Request request;
+    request.id = engine_->NextId();
+    request.prompt = std::move(prompt);
+    request.max_tokens = max_tokens;
+    request.sampling.temperature = temperature;
+    return request;
+  }
+
+  std::future<Answer> Send(Request request) {
+    auto answer = std::make_shared<Answer>();
+    auto done = std::make_shared<std::promise<Answer>>();
+    const RequestId id = request.id;
+    const Status status =
+        engine_->Submit(std::move(request), [answer, done, id](const Event& event) {
+          EXPECT_EQ(event.id, id);
+          EXPECT_EQ(answer->finish, Finish::kNone) << "an event after the last";
+          ++answer->events;
+          for (const Token& token : event.tokens) {
+            answer->ids.push_back(token.id);
+            answer->tokens.push_back(token);
+          }
+          answer->finish = event.finish;
+          answer->error = event.error;
+          if (event.finish != Finish::kNone) done->set_value(*answer);
+        });
+    EXPECT_TRUE(status.ok()) << status.message();
+    return done->get_future();
+  }
+
+  static Answer Get(std::future<Answer> future) {
+    const auto limit = std::chrono::seconds(30);
+    if (future.wait_for(limit) != std::future_status::ready) {
+      ADD_FAILURE() << "no answer";
+      return {};
+    }
+    return future.get();
+  }
+
+  FakeModel* model_ = nullptr;
+  std::unique_ptr<EngineLoop> engine_;
+};
+
+std::vector<int32_t> RandomPrompt(std::mt19937& random, size_t length) {
+  std::vector<int32_t> prompt(length);
+  for (int32_t& id : prompt) id = static_cast<int32_t>(random() % 90);
+  return prompt;
+}
+
+// What the fake model and the sampler give a request by definition, with no engine.
+std::vector<int32_t> Expected(std::vector<int32_t> ids, int32_t max_tokens,
+                              const SamplingParams& sampling) {
+  std::vector<int32_t> output;
+  std::vector<float> logits(FakeModel::kVocab);
+  SampleScratch scratch;
+  Token token;
+  TokenCounts counts(ids, max_tokens);
+  for (int32_t i = 0; i < max_tokens; ++i) {
+    FakeModel::LogitsOf(ids, logits.data());
+    SampleArgs args;
+    args.logits = logits;
+    args.temperature = sampling.temperature;
+    args.top_p = sampling.top_p;
+    args.frequency_penalty = sampling.frequency_penalty;
+    args.counts = counts.counts();
+    args.seed = sampling.seed.value_or(0);
+    args.index = static_cast<uint64_t>(i);
+    EXPECT_TRUE(Sample(args, scratch, token).ok());
+    counts.Add(token.id);
+    ids.push_back(token.id);
+    output.push_back(token.id);
+  }
+  return output;
+}
+
+TEST_F(EngineLoopTest, GreedyRequestGivesTheModelsTokens) {
+  Start(4, 64);
+  const Request request = MakeRequest({1, 2, 3}, 10);
+  const Answer answer = Get(Send(request));
+  EXPECT_EQ(answer.ids, Expected(request.prompt, 10, request.sampling));
+  EXPECT_EQ(answer.finish, Finish::kLength);
+  EXPECT_EQ(answer.events, 10);
+  const EngineStats stats = engine_->stats();
+  EXPECT_EQ(stats.prompt_tokens, 3u);
+  EXPECT_EQ(stats.generated_tokens, 10u);
+  EXPECT_EQ(stats.steps, 10u);
+  EXPECT_EQ(stats.running + stats.waiting, 0);
+  EXPECT_EQ(stats.cache_usage, 0);
+  EXPECT_GT(stats.pages, 0);
+}
+
+// Many requests at once, prompts in chunks, few pages: the same tokens as each alone.
+TEST_F(EngineLoopTest, CompanyAndChunksChangeNothing) {
+  for (const int32_t step_tokens : {8, 50, 700}) {
+    Start(6, step_tokens, 900, /*pages=*/20);
+    std::mt19937 random(11);
+    std::vector<Request> requests;
+    std::vector<std::future<Answer>> answers;
+    for (int i = 0; i < 30; ++i) {
+      const size_t length = i % 3 == 0 ? 1 + random() % 500 : 1 + random() % 20;
+      Request request =
+          MakeRequest(RandomPrompt(random, length), 1 + i * 7 % 200, i % 2 == 0 ? 0.0f : 1.0f);
+      request.sampling.seed = random();
+      request.sampling.top_p = i % 4 == 1 ? 0.7f : 1.0f;
+      request.sampling.frequency_penalty = i % 5 == 0 ? 0.3f : 0.0f;
+      requests.push_back(request);
+      answers.push_back(Send(request));
+    }
+    for (size_t i = 0; i < requests.size(); ++i) {
+      const Answer answer = Get(std::move(answers[i]));
+      EXPECT_EQ(answer.ids,
+                Expected(requests[i].prompt, requests[i].max_tokens, requests[i].sampling))
+          << "request " << i << " in steps of " << step_tokens;
+      EXPECT_EQ(answer.finish, Finish::kLength);
+    }
+    EXPECT_LE(model_->largest_batch.load(), step_tokens);
+    EXPECT_EQ(engine_->stats().cache_usage, 0);
+  }
+}
+
+TEST_F(EngineLoopTest, SeedsReproduceAndDiffer) {
+  Start(8, 64);
+  const auto run = [&](std::optional<uint64_t> seed) {
+    Request request = MakeRequest({5, 6, 7}, 20, 1.0f);
+    request.sampling.seed = seed;
+    return Get(Send(request)).ids;
+  };
+  EXPECT_EQ(run(1), run(1));
+  EXPECT_NE(run(1), run(2));
+  EXPECT_NE(run(std::nullopt), run(std::nullopt));
+}
+
+TEST_F(EngineLoopTest, StopIdsEndWithTheIdIncluded) {
+  Start(4, 64);
+  Request request = MakeRequest({1, 2, 3}, 10);
+  const std::vector<int32_t> all = Expected(request.prompt, 10, request.sampling);
+  request.stop_token_ids = {all[4]};
+  size_t first = 0;
+  while (all[first] != all[4]) ++first;
+
+  const Answer stopped = Get(Send(request));
+  EXPECT_EQ(stopped.finish, Finish::kStop);
+  EXPECT_EQ(stopped.ids,
+            std::vector<int32_t>(all.begin(), all.begin() + static_cast<int64_t>(first) + 1));
+
+  request.id = engine_->NextId();
+  request.ignore_eos = true;
+  EXPECT_EQ(Get(Send(request)).ids, all);
+
+  request.id = engine_->NextId();
+  request.ignore_eos = false;
+  request.sampling.min_tokens = 8;
+  const Answer late = Get(Send(request));
+  EXPECT_GE(late.ids.size(), 8u);
+  for (size_t i = 0; i < 8; ++i) EXPECT_NE(late.ids[i], all[4]);
+}
+
+TEST_F(EngineLoopTest, LogprobsComeWithEveryToken) {
+  Start(4, 64);
+  Request request = MakeRequest({1, 2, 3}, 4);
+  request.sampling.top_logprobs = 2;
+  for (const Token& token : Get(Send(request)).tokens) {
+    ASSERT_EQ(token.top.size(), 2u);
+    EXPECT_EQ(token.top[0].id, token.id);
+    EXPECT_EQ(token.top[0].logprob, token.logprob);
+    EXPECT_LE(token.top[1].logprob, token.top[0].logprob);
+  }
+}
+
+TEST_F(EngineLoopTest, SubmitNamesWhatIsWrong) {
+  Start(4, 64, /*max_len=*/100);
+  const auto error = [&](const auto& change) {
+    Request request = MakeRequest({1, 2, 3}, 4);
+    change(request);
+    const Status status = engine_->Submit(std::move(request), [](const Event&) { FAIL(); });
+    EXPECT_EQ(status.code(), Code::kInvalidArgument) << status.message();
+    return status.message();
+  };
+  using R = Request&;
+  EXPECT_NE(error([](R r) { r.prompt.clear(); }).find("prompt is empty"), std::string::npos);
+  EXPECT_NE(error([](R r) { r.prompt[1] = FakeModel::kVocab; }).find("97"), std::string::npos);
+  EXPECT_NE(error([](R r) { r.prompt[1] = -1; }).find("-1"), std::string::npos);
+  EXPECT_EQ(error([](R r) {
+              r.prompt.assign(100, 1);
+            }).find("This model's maximum context length is 100 tokens"),
+            0u);
+  EXPECT_NE(error([](R r) { r.max_tokens = 0; }).find("max_tokens"), std::string::npos);
+  EXPECT_NE(error([](R r) { r.stop_token_ids = {1000}; }).find("stop_token_ids"),
+            std::string::npos);
+  EXPECT_NE(error([](R r) { r.sampling.temperature = -1; }).find("temperature"), std::string::npos);
+  EXPECT_NE(error([](R r) { r.sampling.temperature = NAN; }).find("temperature"),
+            std::string::npos);
+  EXPECT_NE(error([](R r) { r.sampling.top_p = 0; }).find("top_p"), std::string::npos);
+  EXPECT_NE(error([](R r) { r.sampling.top_k = -2; }).find("top_k"), std::string::npos);
+  EXPECT_NE(error([](R r) { r.sampling.min_p = 1.5f; }).find("min_p"), std::string::npos);
+  EXPECT_NE(error([](R r) { r.sampling.repetition_penalty = 0; }).find("repetition_penalty"),
+            std::string::npos);
+  EXPECT_NE(error([](R r) { r.sampling.presence_penalty = 3; }).find("presence_penalty"),
+            std::string::npos);
+  EXPECT_NE(error([](R r) { r.sampling.frequency_penalty = -3; }).find("frequency_penalty"),
+            std::string::npos);
+  EXPECT_NE(error([](R r) {
+              r.sampling.logit_bias = {{97, 1.0f}};
+            }).find("logit_bias"),
+            std::string::npos);
+  EXPECT_NE(error([](R r) {
+              r.sampling.logit_bias = {{1, NAN}};
+            }).find("logit_bias"),
+            std::string::npos);
+  EXPECT_NE(error([](R r) { r.sampling.min_tokens = -1; }).find("min_tokens"), std::string::npos);
+  EXPECT_NE(error([](R r) { r.sampling.top_logprobs = -2; }).find("top_logprobs"),
+            std::string::npos);
+}
+
+TEST_F(EngineLoopTest, MaxTokensIsClampedToTheContext) {
+  Start(4, 64, /*max_len=*/100);
+  const Answer answer = Get(Send(MakeRequest(std::vector<int32_t>(99, 3), 1000)));
+  EXPECT_EQ(answer.ids.size(), 1u);
+  EXPECT_EQ(answer.finish, Finish::kLength);
+}
+
+TEST_F(EngineLoopTest, AFailedStepEndsItsRequestsAndTheEngineGoesOn) {
+  Start(4, 64);
+  const Answer poisoned = Get(Send(MakeRequest({1, FakeModel::kPoisonId, 3}, 4)));
+  EXPECT_EQ(poisoned.finish, Finish::kError);
+  EXPECT_NE(poisoned.error.message().find("poisoned"), std::string::npos);
+  EXPECT_TRUE(poisoned.ids.empty());
+  const Request good = MakeRequest({1, 2, 3}, 4);
+  EXPECT_EQ(Get(Send(good)).ids, Expected(good.prompt, 4, good.sampling));
+  EXPECT_EQ(engine_->stats().cache_usage, 0);
+}
+
+TEST_F(EngineLoopTest, NanLogitsEndTheirRequestAlone) {
+  Start(4, 64);
+  const auto gate = Hold();
+  const Request first = MakeRequest({9}, 1);  // so that the two below share a step
+  const Request good = MakeRequest({1, 2, 3}, 6);
+  auto first_answer = Send(first);
+  auto bad_answer = Send(MakeRequest({1, 2, FakeModel::kNanId}, 6));
+  auto good_answer = Send(good);
+  gate->set_value();
+  EXPECT_EQ(Get(std::move(bad_answer)).finish, Finish::kError);
+  EXPECT_EQ(Get(std::move(good_answer)).ids, Expected(good.prompt, 6, good.sampling));
+  EXPECT_EQ(Get(std::move(first_answer)).finish, Finish::kLength);
+}
+
+TEST_F(EngineLoopTest, CancelEndsQueuedAndRunningRequests) {
+  Start(/*seqs=*/1, 64);
+  const auto gate = Hold();
+  const Request running = MakeRequest({1}, 1500);
+  const Request queued = MakeRequest({2}, 10);
+  auto running_answer = Send(running);
+  auto queued_answer = Send(queued);
+  engine_->Cancel(queued.id);
+  engine_->Cancel(running.id);
+  engine_->Cancel(12345);  // unknown
+  gate->set_value();
+  EXPECT_EQ(Get(std::move(running_answer)).finish, Finish::kCancelled);
+  const Answer answer = Get(std::move(queued_answer));
+  EXPECT_EQ(answer.finish, Finish::kCancelled);
+  EXPECT_TRUE(answer.ids.empty());
+  EXPECT_LE(model_->steps.load(), 2);
+  EXPECT_EQ(engine_->stats().cache_usage, 0);
+  EXPECT_EQ(engine_->stats().running, 0);
+}
+
+TEST_F(EngineLoopTest, TheQueueIsBoundedAndIdsAreUnique) {
+  Start(/*seqs=*/1, 64, 2000, 0, /*max_waiting=*/2);
+  const auto gate = Hold();
+  const Request request = MakeRequest({1}, 1);
+  auto first = Send(request);
+  EXPECT_EQ(engine_->Submit(request, [](const Event&) { FAIL(); }).code(), Code::kInvalidArgument);
+  while (engine_->stats().running == 0) std::this_thread::yield();
+  EXPECT_EQ(engine_->stats().waiting, 0);
+  std::vector<std::future<Answer>> answers;
+  Status status;
+  for (int i = 0; i < 4 && status.ok(); ++i) {
+    auto done = std::make_shared<std::promise<Answer>>();
+    answers.push_back(done->get_future());
+    status = engine_->Submit(MakeRequest({2}, 1), [done](const Event& event) {
+      Answer answer;
+      answer.finish = event.finish;
+      done->set_value(answer);
+    });
+  }
+  EXPECT_EQ(status.code(), Code::kExhausted);
+  answers.pop_back();  // the refused one
+  EXPECT_EQ(answers.size(), 2u);
+  EXPECT_EQ(engine_->stats().waiting, 2);
+  gate->set_value();
+  for (auto& answer : answers) EXPECT_EQ(Get(std::move(answer)).finish, Finish::kLength);
+  EXPECT_EQ(Get(std::move(first)).finish, Finish::kLength);
+}
+
+TEST_F(EngineLoopTest, TheDestructorCancelsWhatIsLive) {
+  Start(/*seqs=*/2, 64);
+  std::vector<std::future<Answer>> answers;
+  const auto gate = Hold();
+  for (int i = 0; i < 5; ++i) answers.push_back(Send(MakeRequest({i + 1}, 1900)));
+  std::thread opener([&] { gate->set_value(); });
+  engine_.reset();
+  opener.join();
+  for (auto& answer : answers) EXPECT_EQ(Get(std::move(answer)).finish, Finish::kCancelled);
+}
+
+TEST_F(EngineLoopTest, ASinkMaySubmitAgain) {
+  Start(2, 64);
+  std::promise<void> done;
+  int rounds = 0;
+  const RequestId id = engine_->NextId();
+  std::function<void(const Event&)> sink = [&](const Event& event) {
+    if (event.finish == Finish::kNone) return;
+    if (++rounds == 5) {
+      done.set_value();
+      return;
+    }
+    Request again = MakeRequest({rounds}, 2);
+    again.id = id;
+    EXPECT_TRUE(engine_->Submit(again, sink).ok());
+  };
+  Request request = MakeRequest({7}, 2);
+  request.id = id;
+  ASSERT_TRUE(engine_->Submit(request, sink).ok());
+  EXPECT_EQ(done.get_future().wait_for(std::chrono::seconds(30)), std::future_status::ready);
+}
+
+// Several threads submit and cancel at once; every request gets exactly one last event.
+TEST_F(EngineLoopTest, ManyThreadsAtOnce) {
+  Start(8, 64, 300);
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < 4; ++t) {
+    threads.emplace_back([this, t] {
+      std::mt19937 random(t);
+      std::vector<std::future<Answer>> answers;
+      for (int i = 0; i < 50; ++i) {
+        const Request request = MakeRequest(RandomPrompt(random, 1 + random() % 150), 30);
+        answers.push_back(Send(request));
+        if (random() % 3 == 0) engine_->Cancel(request.id);
+      }
+      for (auto& answer : answers) EXPECT_NE(Get(std::move(answer)).finish, Finish::kNone);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(engine_->stats().running + engine_->stats().waiting, 0);
+  EXPECT_EQ(engine_->stats().cache_usage, 0);
+}
+
+}  // namespace
+}  // namespace seacliff

@@ -1,0 +1,80 @@
+// Choosing the next token from one row of logits. Plain functions over plain numbers: no request,
+// no batch, no clock. The result depends on the row and the arguments alone.
+//
+// In this order:
+//   1. logprobs: natural log of softmax(logits), before everything below.
+//   2. repetition penalty r: logit / r if positive, else logit * r, for ids of prompt or output;
+//      logit -= frequency * count + presence, for ids of the output, count times in it;
+//      logit += bias; banned ids get -inf.
+//   3. temperature 0: the largest logit, the lowest id on a tie. Done.
+//   4. weight = exp((logit - largest) / temperature).
+//   5. top_k: the k largest logits stay, lower ids on ties. top_p: of those, best first, the
+//      shortest prefix whose weights reach top_p of their sum. min_p: weights >= min_p stay (the
+//      largest weight is 1).
+//   6. u in [0, 1) is draw number `index` of `seed`; the first id in ascending order at which the
+//      running sum of the weights that stayed exceeds u times their sum.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "base/status.h"
+#include "seacliff/engine.h"
+
+namespace seacliff {
+
+// An id that occurred in a request: in its prompt (count 0 if only there) or `count` times in its
+// output.
+struct TokenCount {
+  int32_t id = 0;
+  int32_t count = 0;
+};
+
+// The ids of a request, kept for penalties; sorted by id.
+class TokenCounts {
+ public:
+  TokenCounts() = default;
+  // `more`: how many ids may be added, so that adding them allocates nothing.
+  TokenCounts(std::span<const int32_t> prompt, int64_t more);
+
+  void Add(int32_t id);  // an id of the output
+  std::span<const TokenCount> counts() const { return counts_; }
+
+ private:
+  std::vector<TokenCount> counts_;
+};
+
+struct SampleArgs {
+  std::span<const float> logits;  // [vocab]
+  float temperature = 1;
+  int32_t top_k = 0;  // 0 or -1: all
+  float top_p = 1;
+  float min_p = 0;
+  float repetition_penalty = 1;
+  float presence_penalty = 0;
+  float frequency_penalty = 0;
+  std::span<const TokenCount> counts;  // read only if one of the three penalties is on
+  std::span<const std::pair<int32_t, float>> bias;
+  std::span<const int32_t> banned;
+  uint64_t seed = 0;
+  uint64_t index = 0;  // how many tokens were generated before
+  int32_t top_logprobs = -1;
+};
+
+// Memory that one row needs on its way; kept from step to step.
+struct SampleScratch {
+  struct Candidate {
+    float logit;
+    int32_t id;
+  };
+  std::vector<float> logits, weights;
+  std::vector<Candidate> candidates;
+};
+
+// Fills `token` (id, and with top_logprobs >= 0 logprob and top). An error if the logits hold NaN
+// or +inf, or if no id is left to choose.
+Status Sample(const SampleArgs& args, SampleScratch& scratch, Token& token);
+
+}  // namespace seacliff

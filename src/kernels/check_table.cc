@@ -1,0 +1,60 @@
+// The table of op checks.
+#include "kernels/check_table.h"
+
+#include <fmt/format.h>
+
+#include <fstream>
+
+namespace seacliff {
+namespace {
+
+constexpr OpCheck kOpChecks[] = {
+    {"embed", embed::Check},
+    {"mhc_boundary", mhc_boundary::Check},
+    {"mhc_head", mhc_head::Check},
+    {"rms_norm", rms_norm::Check},
+    {"linear", linear::Check},
+    {"grouped_linear", grouped_linear::Check},
+    {"query_rope", query_rope::Check},
+    {"window_insert", window_insert::Check},
+    {"compress", compress::Check},
+    {"index_query", index_query::Check},
+    {"index_topk", index_topk::Check},
+    {"sparse_attention", sparse_attention::Check},
+    {"router", router::Check},
+    {"experts", experts::Check},
+};
+
+}  // namespace
+
+std::span<const OpCheck> OpChecks() { return kOpChecks; }
+
+Result<CheckReport> RunChecks(const CheckOptions& options) {
+  Checker checker(options);
+  bool found = options.op.empty();
+  std::string valid;
+  for (const OpCheck& check : kOpChecks) {
+    valid += fmt::format("{}{}", valid.empty() ? "" : ", ", check.op);
+    if (!options.op.empty() && options.op != check.op) continue;
+    found = true;
+    checker.SetOp(check.op);
+    check.run(checker);
+  }
+  if (!found) {
+    return InvalidArgument(fmt::format("check: unknown op '{}'; valid are: {}", options.op, valid));
+  }
+  const CheckReport& report = checker.report();
+  if (!options.row.empty() && report.outcomes.empty()) {
+    return InvalidArgument(fmt::format("check: no op of these has a row '{}'", options.row));
+  }
+  if (!options.results.empty()) {
+    std::ofstream file(options.results, std::ios::app);
+    for (const std::string& line : report.result_lines) file << line << '\n';
+    if (!file.flush()) {
+      return InvalidArgument(fmt::format("{}: cannot write results", options.results));
+    }
+  }
+  return report;
+}
+
+}  // namespace seacliff

@@ -1,0 +1,349 @@
+// Guarded, poisoned memory and random inputs for check cases.
+#include "kernels/common/check_memory.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace seacliff {
+namespace {
+
+constexpr int kGuardByte = 0xff;
+
+// Reading through this page number must fault or show.
+constexpr int32_t kWildPage = 0x3fffff00;
+
+uint64_t Hash(const std::byte* data, int64_t bytes) {
+  uint64_t h = 0x9e3779b97f4a7c15u;
+  int64_t i = 0;
+  for (; i + 8 <= bytes; i += 8) {
+    uint64_t word = 0;
+    std::memcpy(&word, data + i, 8);
+    h = (h ^ word) * 0xff51afd7ed558ccdu;
+    h ^= h >> 32;
+  }
+  for (; i < bytes; ++i) h = (h ^ static_cast<uint64_t>(data[i])) * 0xff51afd7ed558ccdu;
+  return h;
+}
+
+// The first byte of [begin, end) that is not the guards' value, or end.
+int64_t FirstOther(const std::byte* data, int64_t begin, int64_t end) {
+  while (begin < end && data[begin] == static_cast<std::byte>(kGuardByte)) ++begin;
+  return begin;
+}
+
+// One shuffled list of `count` numbers.
+std::vector<int32_t> Shuffled(int64_t count, Random& random) {
+  std::vector<int32_t> v(static_cast<size_t>(count));
+  std::iota(v.begin(), v.end(), 0);
+  for (int64_t i = count - 1; i > 0; --i) std::swap(v[i], v[random.Below(i + 1)]);
+  return v;
+}
+
+// A random block scale: `middle` or a neighbour of it.
+E8m0 RandomScale(int middle, Random& random) {
+  return {static_cast<uint8_t>(127 + middle + random.Below(3) - 1)};
+}
+
+}  // namespace
+
+uint64_t Random::Next() {
+  state_ += 0x9e3779b97f4a7c15u;
+  uint64_t z = state_;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+double Random::Normal() {
+  const uint64_t bits = Next();  // the sum of four 16-bit uniforms
+  double sum = 0;
+  for (int i = 0; i < 64; i += 16) sum += static_cast<double>((bits >> i) & 0xffffu);
+  return (sum * 0x1p-16 - 2.0) * 1.7320508;
+}
+
+std::byte* CheckMemory::Add(const char* name, int64_t bytes, Access access, int poison,
+                            int64_t guard) {
+  Block b;
+  b.name = name;
+  b.access = access;
+  b.bytes = bytes;
+  b.guard = (guard + 63) / 64 * 64;
+  b.storage = Buffer::Host(bytes + 2 * b.guard);
+  auto* base = static_cast<std::byte*>(b.storage.data());
+  b.data = base + b.guard;
+  std::memset(base, kGuardByte, static_cast<size_t>(bytes + 2 * b.guard));
+  std::memset(b.data, poison, static_cast<size_t>(bytes));
+  if (access == Access::kWrite) b.writable.push_back({0, bytes});
+  blocks_.push_back(std::move(b));
+  return blocks_.back().data;
+}
+
+View<const Bf16, 1> CheckMemory::NormWeights(int64_t dim, Random& random) {
+  return Array<Bf16, 1>("weight", {dim}, Access::kRead, [&](int64_t) {
+    return ToBf16(static_cast<float>(1.0 + 0.25 * random.Normal()));
+  });
+}
+
+View<const float, 1> CheckMemory::Frequencies(double base) {
+  return Array<float, 1>("frequencies", {32}, Access::kRead, [&](int64_t i) {
+    return static_cast<float>(std::pow(base, -static_cast<double>(i) / 32));
+  });
+}
+
+Matrix CheckMemory::Weights(const char* name, WeightFormat format, int64_t rows, int64_t cols,
+                            Random& random, bool used) {
+  Matrix m;
+  m.format = format;
+  m.rows = rows;
+  m.cols = cols;
+  std::byte* data = Add(name, rows * m.row_bytes(), Access::kRead);
+  m.data = data;
+  E8m0* scales = nullptr;
+  int64_t scale_count = 0;
+  if (m.scale_cols() > 0) {
+    scale_count = (format == WeightFormat::kFp8 ? (rows + 127) / 128 : rows) * m.scale_cols();
+    scales = reinterpret_cast<E8m0*>(Add("scales", scale_count, Access::kRead));
+    m.scales = scales;
+  }
+  if (!used) return m;
+
+  const double amplitude = 1.0 / std::sqrt(static_cast<double>(cols));
+  const auto normal = [&] { return static_cast<float>(amplitude * random.Normal()); };
+  // Uniform codes have a root mean square near 2^7 (e4m3) and 2^1.5 (e2m1).
+  const double bits = std::log2(amplitude) - (format == WeightFormat::kFp8 ? 7 : 1.5);
+  const int middle = static_cast<int>(std::lround(bits));
+  for (int64_t i = 0; i < scale_count; ++i) scales[i] = RandomScale(middle, random);
+  for (int64_t i = 0; i < rows * cols; ++i) {
+    switch (format) {
+      case WeightFormat::kF32:
+        reinterpret_cast<float*>(data)[i] = normal();
+        break;
+      case WeightFormat::kBf16:
+        reinterpret_cast<Bf16*>(data)[i] = ToBf16(normal());
+        break;
+      case WeightFormat::kFp8: {
+        const auto code = static_cast<uint8_t>(random.Next());
+        data[i] = static_cast<std::byte>((code & 0x7f) == 0x7f ? code ^ 1 : code);
+        break;
+      }
+      case WeightFormat::kMxfp4:
+        if (i % 2 == 0) data[i / 2] = static_cast<std::byte>(random.Next());
+        break;
+    }
+  }
+  return m;
+}
+
+PagedView CheckMemory::Pages(const char* name, EntryFormat format, int64_t dim, int64_t page_len,
+                             int64_t pages, Access access) {
+  PagedView v;
+  v.format = format;
+  v.dim = dim;
+  v.page_len = page_len;
+  v.pages = pages;
+  v.data = Add(name, pages * v.page_bytes(), access, 0xff, std::max<int64_t>(4096, v.page_bytes()));
+  return v;
+}
+
+const CheckMemory::Block* CheckMemory::Find(const void* data, size_t* index) const {
+  const auto* p = static_cast<const std::byte*>(data);
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    if (p >= blocks_[i].data && p <= blocks_[i].data + blocks_[i].bytes) {
+      *index = i;
+      return &blocks_[i];
+    }
+  }
+  return nullptr;
+}
+
+void CheckMemory::MayWrite(const void* data, int64_t bytes) {
+  size_t index = 0;
+  const Block* found = Find(data, &index);
+  SC_CHECK(found != nullptr && found->access == Access::kUpdate);
+  const int64_t begin = static_cast<const std::byte*>(data) - found->data;
+  SC_CHECK(begin + bytes <= found->bytes);
+  blocks_[index].writable.push_back({begin, begin + bytes});
+}
+
+void CheckMemory::MayWriteEntry(const PagedView& view, int64_t page, int64_t slot) {
+  const int64_t entry = EntryBytes(view.format, view.dim);
+  int64_t row = entry;  // bytes of the entry's values; its scales stand behind all values
+  if (view.format == EntryFormat::kKvFp8) row = view.dim - 64 + 128;
+  if (view.format == EntryFormat::kIndexFp4) row = view.dim / 2;
+  MayWrite(view.page(page) + slot * row, row);
+  if (row == entry) return;
+  MayWrite(view.page(page) + view.page_len * row + slot * (entry - row), entry - row);
+}
+
+void CheckMemory::Seal() {
+  for (Block& b : blocks_) {
+    if (b.access == Access::kRead) {
+      b.hash = Hash(b.data, b.bytes);
+    } else {
+      b.initial.assign(b.data, b.data + b.bytes);
+    }
+    std::sort(b.writable.begin(), b.writable.end(),
+              [](const Range& x, const Range& y) { return x.begin < y.begin; });
+  }
+}
+
+void CheckMemory::Restore() {
+  for (Block& b : blocks_) {
+    if (b.access != Access::kRead) std::copy(b.initial.begin(), b.initial.end(), b.data);
+    std::memset(b.data - b.guard, kGuardByte, static_cast<size_t>(b.guard));
+    std::memset(b.data + b.bytes, kGuardByte, static_cast<size_t>(b.guard));
+  }
+}
+
+CheckMemory::Image CheckMemory::Snapshot() const {
+  Image image;
+  for (const Block& b : blocks_) {
+    const int64_t bytes = b.access == Access::kRead ? 0 : b.bytes;
+    image.emplace_back(b.data, b.data + bytes);
+  }
+  return image;
+}
+
+std::string CheckMemory::Damage() const {
+  for (const Block& b : blocks_) {
+    const int64_t before = FirstOther(b.data, -b.guard, 0);
+    const int64_t after = FirstOther(b.data, b.bytes, b.bytes + b.guard);
+    if (before < 0) return fmt::format("wrote {} bytes before {}", -before, b.name);
+    if (after < b.bytes + b.guard) {
+      return fmt::format("wrote {} bytes behind the end of {}", after - b.bytes, b.name);
+    }
+    if (b.access == Access::kRead) {
+      if (Hash(b.data, b.bytes) != b.hash) return fmt::format("changed its input {}", b.name);
+      continue;
+    }
+    int64_t at = 0;
+    const auto check = [&](int64_t end) {
+      while (at < end && b.data[at] == b.initial[at]) ++at;
+      return at >= end;
+    };
+    for (const Range& r : b.writable) {
+      if (!check(r.begin)) break;
+      at = std::max(at, r.end);
+    }
+    if (!check(b.bytes))
+      return fmt::format("wrote byte {} of {}, which is not its own", at, b.name);
+  }
+  return "";
+}
+
+std::string CheckMemory::Difference(const Image& a, const Image& b) const {
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const auto at = std::mismatch(a[i].begin(), a[i].end(), b[i].begin());
+    if (at.first != a[i].end()) {
+      return fmt::format("{} differs at byte {}", blocks_[i].name, at.first - a[i].begin());
+    }
+  }
+  return "";
+}
+
+void* Place::Map(const void* data) const {
+  size_t index = 0;
+  if (data == nullptr) return nullptr;
+  const auto* block = memory_.Find(data, &index);
+  SC_CHECK(block != nullptr);
+  if (image_ == nullptr || block->access == Access::kRead) return const_cast<void*>(data);
+  const int64_t offset = static_cast<const std::byte*>(data) - block->data;
+  return const_cast<std::byte*>((*image_)[index].data()) + offset;
+}
+
+Matrix Place::operator()(Matrix m) const {
+  m.data = Map(m.data);
+  m.scales = static_cast<const E8m0*>(Map(m.scales));
+  return m;
+}
+
+PagedView Place::operator()(PagedView v) const {
+  v.data = static_cast<std::byte*>(Map(v.data));
+  return v;
+}
+
+Batch Place::operator()(Batch b) const {
+  const Place& at = *this;
+  return {at(b.ids),   at(b.positions),    at(b.seq_of),           at(b.seq_begin),
+          at(b.slots), at(b.window_pages), at(b.compressed_pages), at(b.logit_rows)};
+}
+
+CheckBatch MakeBatch(CheckMemory& memory, Random& random, const std::vector<Sequence>& sequences,
+                     int64_t window_len, int64_t history) {
+  const auto seqs = static_cast<int64_t>(sequences.size());
+  std::vector<int32_t> positions, seq_of, seq_begin;
+  int64_t max_pages = 0;
+  for (int64_t s = 0; s < seqs; ++s) {
+    const Sequence& q = sequences[s];
+    seq_begin.push_back(static_cast<int32_t>(positions.size()));
+    for (int64_t p = q.first; p < q.first + q.count; ++p) {
+      positions.push_back(static_cast<int32_t>(p));
+      seq_of.push_back(static_cast<int32_t>(s));
+    }
+    max_pages = std::max(max_pages, (q.first + q.count) / kPageTokens + 3);
+  }
+  const auto tokens = static_cast<int64_t>(positions.size());
+  seq_begin.push_back(static_cast<int32_t>(tokens));
+
+  CheckBatch out;
+  const auto table = [&](const char* name, int64_t reach, int64_t* pages) {
+    const auto view =
+        memory.Array<int32_t, 2>(name, {seqs, max_pages}, Access::kRead,
+                                 [](int64_t i) { return kWildPage + static_cast<int32_t>(i); });
+    std::vector<int32_t*> held;
+    for (int64_t s = 0; s < seqs; ++s) {
+      const Sequence& q = sequences[s];
+      if (q.count == 0) continue;
+      const int64_t from = std::max<int64_t>(0, q.first - reach) / kPageTokens;
+      for (int64_t p = 0; p < from; ++p) view(s, p) = -1;
+      for (int64_t p = from; p <= (q.first + q.count - 1) / kPageTokens; ++p) {
+        held.push_back(&view(s, p));
+      }
+    }
+    *pages = static_cast<int64_t>(held.size()) + 1;
+    const std::vector<int32_t> numbers = Shuffled(*pages, random);
+    for (size_t i = 0; i < held.size(); ++i) *held[i] = numbers[i];
+    return view;
+  };
+  const auto array = [&](const char* name, const std::vector<int32_t>& v) {
+    return memory.Array<int32_t, 1>(name, {static_cast<int64_t>(v.size())}, Access::kRead,
+                                    [&](int64_t i) { return v[i]; });
+  };
+
+  out.slots = seqs + 1;
+  std::vector<int32_t> slots = Shuffled(out.slots, random);
+  slots.resize(static_cast<size_t>(seqs));
+  Batch& b = out.all;
+  b.ids = memory.Array<int32_t, 1>("ids", {tokens}, Access::kRead);
+  b.positions = array("positions", positions);
+  b.seq_of = array("seq_of", seq_of);
+  b.seq_begin = array("seq_begin", seq_begin);
+  b.slots = array("slots", slots);
+  b.window_pages = table("window_pages", window_len - 1, &out.window_pages);
+  b.compressed_pages = table("compressed_pages", history, &out.compressed_pages);
+  b.logit_rows = array("logit_rows", {});
+
+  const View<const int32_t, 1> first = array("seq_of", {0});
+  const View<const int32_t, 1> bounds = array("seq_begin", {0, 1});
+  const auto one = [](View<const int32_t, 1> v, int64_t i) {
+    v.data += i;
+    v.shape[0] = 1;
+    return v;
+  };
+  const auto row = [](View<const int32_t, 2> v, int64_t i) {
+    v.data += i * v.stride[0];
+    v.shape[0] = 1;
+    return v;
+  };
+  for (int64_t t = 0; t < tokens; ++t) {
+    const int64_t s = seq_of[t];
+    out.single.push_back({one(b.ids, t), one(b.positions, t), first, bounds, one(b.slots, s),
+                          row(b.window_pages, s), row(b.compressed_pages, s), b.logit_rows});
+  }
+  return out;
+}
+
+}  // namespace seacliff

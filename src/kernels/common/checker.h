@@ -1,0 +1,137 @@
+// Runs every row of an op over a case and reports what is wrong, and how fast a row is. Cases and
+// expectations belong to the op's check.cc; memory to check_memory.h.
+//
+// Of each row that takes a case's arguments it is shown that
+//   it writes nothing but its outputs, and reads no byte that was not given (they are NaN);
+//   its outputs are as expected: ref against arithmetic in double, other rows against ref;
+//   a second run with other threads gives identical bits;
+//   the tokens one at a time give the same bits as together (host rows).
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/common/expect.h"
+#include "kernels/context.h"
+
+namespace seacliff {
+
+struct CheckOptions {
+  std::string op;      // only this op; empty: all
+  std::string row;     // only this row (others are compared with ref all the same); empty: all
+  bool full = false;   // the models' real sizes too
+  bool bench = false;  // times every row on the real sizes; implies full
+  uint64_t seed = 1;
+  int threads = 0;      // 0: one per core
+  std::string machine;  // in result lines; empty: the CPU's name
+  std::string command;  // in result lines: what reproduces them
+  std::string results;  // file that result lines are appended to; empty: none
+};
+
+// What a case must move and compute at least, for the whole batch.
+struct Cost {
+  int64_t bytes = 0, flops = 0;
+};
+
+struct Timing {
+  double median_us = 0;
+  Cost cost;
+  double gbps() const { return static_cast<double>(cost.bytes) / median_us / 1e3; }
+  double tflops() const { return static_cast<double>(cost.flops) / median_us / 1e6; }
+};
+
+// One row on one case.
+struct CheckOutcome {
+  enum class Verdict : uint8_t { kPassed, kFailed, kSkipped };
+  std::string op, row, name;
+  Verdict verdict = Verdict::kPassed;
+  std::string what;  // why it failed or was skipped
+  double worst = 0;  // largest error as a part of its tolerance
+  Timing timing;     // median_us 0: not timed
+};
+
+struct CheckReport {
+  std::vector<CheckOutcome> outcomes;
+  std::vector<std::string> result_lines;  // JSON, one for each timed (op, row, case)
+  double read_gbps = 0;                   // of this machine, measured in this run; 0: not measured
+
+  int64_t failures() const;
+  // A line for each op and row, then each failure.
+  std::string Describe() const;
+};
+
+// One case of an op, but for its arguments.
+struct Case {
+  std::string name;
+  // The batch in pieces (tokens, as a rule), run in order on the same memory; 0: not divisible.
+  int64_t parts = 0;
+  // All outputs as numbers, and what they must be, in the same order.
+  std::function<std::vector<double>(const Place&)> read;
+  std::function<Expect(Allowance)> expect;
+  // For outputs with several right answers: what is wrong, or "". Instead of or besides the above.
+  std::function<std::string(const Place&, Allowance)> verify = nullptr;
+  Cost cost;
+  bool real = false;  // a size of the model: timed by --bench
+};
+
+inline constexpr int64_t kWhole = -1;
+
+class Checker {
+ public:
+  explicit Checker(const CheckOptions& options);
+
+  bool full() const { return options_.full || options_.bench; }
+  // The op that the following cases are of.
+  void SetOp(std::string op) { op_ = std::move(op); }
+  Random NewRandom(std::string_view name) const;
+
+  // args(place, part) gives the arguments in that place: of the whole batch (kWhole) or one part.
+  template <typename Args, typename F>
+  void Run(CheckMemory& memory, const Case& c, F args,
+           std::span<const Kernel<Args>> kernels = RowsOf<Args>()) {
+    std::vector<Row> rows;
+    for (const Kernel<Args>& kernel : kernels) {
+      rows.push_back({kernel.row, kernel.target, kernel.run != nullptr,
+                      [&kernel, args](const Place& at) {
+                        return kernel.test == nullptr || kernel.test(args(at, kWhole));
+                      },
+                      [&kernel, args](Context& k, const Place& at, int64_t part) {
+                        kernel.run(k, args(at, part));
+                      }});
+    }
+    RunRows(memory, c, rows);
+  }
+
+  const CheckReport& report() const { return report_; }
+
+ private:
+  struct Row {
+    std::string name;
+    Target target;
+    bool built;
+    std::function<bool(const Place&)> takes;
+    std::function<void(Context&, const Place&, int64_t)> run;
+  };
+
+  void RunRows(CheckMemory& memory, const Case& c, const std::vector<Row>& rows);
+  // Fills `outcome`; `reference` is ref's outputs, null for ref itself, which fills `image`.
+  void RunRow(CheckMemory& memory, const Case& c, const Row& row,
+              const CheckMemory::Image* reference, CheckMemory::Image* image,
+              CheckOutcome* outcome);
+  // Runs the whole case, or its parts in order; what went wrong, or "".
+  std::string Execute(CheckMemory& memory, const Case& c, const Row& row, Context& k, bool in_parts);
+  std::string Compare(const CheckMemory& memory, const Case& c,
+                      const CheckMemory::Image* reference, double* worst) const;
+  void Time(CheckMemory& memory, const Case& c, const Row& row, CheckOutcome* outcome);
+
+  CheckOptions options_;
+  std::string op_;
+  Context context_, other_;  // two numbers of threads
+  std::vector<uint64_t> cold_;  // read between timed runs, larger than any cache
+  CheckReport report_;
+};
+
+}  // namespace seacliff

@@ -1,0 +1,96 @@
+// What an op's outputs must be: arithmetic in double on values that carry how far an honest row may
+// stand from them. Written from spec/model.md alone: it shares no code with codec.cc or any row, so
+// that a row can fail against it.
+//
+// A tolerance is derived, not chosen: sums get what f32 in any order may lose (a multiple of the sum
+// of magnitudes), a rounding named by the op's contract gives one step of its format only where the
+// value stands so near the middle of two steps that both are honest, and every later stage carries
+// on what it was given.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "kernels/common/check_memory.h"
+
+namespace seacliff {
+
+struct Approx {
+  double value = 0, slack = 0;
+};
+using Expect = std::vector<Approx>;
+
+// How rows may differ from the double arithmetic here, apart from the roundings of the contract.
+struct Allowance {
+  // ref sums in double and passes through f32; other rows sum in f32, in partial sums of 128, on
+  // units that may truncate, and may leave out roundings where their contract says so.
+  bool loose = false;
+
+  // Error of a sum of `terms` products, relative to the sum of their magnitudes.
+  double Sum(int64_t terms) const;
+  // Relative error of a few operations or one function value.
+  double Step() const { return loose ? 0x1p-20 : 0x1p-23; }
+};
+
+// Nearest value with `bits` significant bits, ties to even; steps stop shrinking at
+// 2^min_exponent.
+double ToGrid(double x, int bits, int min_exponent);
+double DecodeE4m3(uint8_t code);
+double DecodeE2m1(uint8_t code);  // the low four bits
+
+// Activations [begin, begin + count), exact.
+template <int N>
+Expect Values(const Act<N>& a, int64_t begin, int64_t count) {
+  Expect x(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) x[i].value = a.Load(begin + i);
+  return x;
+}
+template <int N>
+std::vector<double> Loaded(const Act<N>& a) {
+  std::vector<double> x(static_cast<size_t>(a.size()));
+  for (int64_t i = 0; i < a.size(); ++i) x[i] = a.Load(i);
+  return x;
+}
+void Append(Expect& to, const Expect& from);
+
+// Rounds to bf16 or passes through f32.
+Approx Round(Approx x, DType dtype);
+void Round(std::span<Approx> x, DType dtype);
+// A rounding that the contract lets other rows than ref leave out.
+Approx RoundOrNot(Approx x, DType dtype, Allowance a);
+
+// As e4m3 (e2m1) with a power-of-two scale for each `group` (32) values would give it back. The
+// exponents of the scales are appended to `scales` if given.
+void QuantiseE4m3(std::span<Approx> x, int64_t group, Expect* scales = nullptr);
+void QuantiseE2m1(std::span<Approx> x, Expect* scales = nullptr);
+
+// One row of weights in double.
+std::vector<double> WeightRow(const Matrix& w, int64_t row);
+// [tokens, w.rows] from x [tokens, w.cols].
+Expect MatMul(const Expect& x, const Matrix& w, Allowance a);
+
+// x / sqrt(mean(x^2) + eps) * weight (no weight: 1), not rounded.
+void RmsNorm(std::span<Approx> x, View<const Bf16, 1> weight, double eps, Allowance a);
+// Rotates the last 2 n of x, n the number of frequencies, by sign * position.
+void RotateLast(std::span<Approx> x, View<const float, 1> frequencies, int64_t position, int sign,
+                Allowance a);
+void HadamardTransform(std::span<Approx> x);
+
+// mHC (spec/model.md 2.3). All streams of token t after post(y), [S * dim], rounded.
+Expect MhcStreams(const Act<2>& y, const Act<3>& streams, View<const float, 2> mix, int64_t t,
+                  Allowance a);
+// (fn X) / rms(X).
+Expect MhcProjection(const Expect& streams, const Matrix& fn, double eps, Allowance a);
+// rms_norm of the rounded sum of the streams by `weights`, rounded.
+Expect MhcInput(const Expect& streams, const Expect& weights, DType dtype,
+                View<const Bf16, 1> norm, double eps, Allowance a);
+Approx SigmoidOf(Approx x, Allowance a);
+
+// A cache entry as its bytes say: the decoded values, then the scale bytes of its groups.
+std::vector<double> ReadEntry(const PagedView& view, int64_t page, int64_t slot);
+// What ReadEntry must give after x was stored.
+Expect EntryOf(EntryFormat format, Expect x);
+// Writes random bytes that are a valid entry of values near 1; unused bytes stay poison.
+void FillEntry(const PagedView& view, int64_t page, int64_t slot, Random& random);
+
+}  // namespace seacliff

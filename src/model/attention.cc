@@ -1,0 +1,87 @@
+// The attention sub-block (spec/model.md 2.4-2.9).
+#include <cmath>
+
+#include "kernels/compress/op.h"
+#include "kernels/grouped_linear/op.h"
+#include "kernels/index_query/op.h"
+#include "kernels/index_topk/op.h"
+#include "kernels/linear/op.h"
+#include "kernels/query_rope/op.h"
+#include "kernels/rms_norm/op.h"
+#include "kernels/sparse_attention/op.h"
+#include "kernels/window_insert/op.h"
+#include "model/forward.h"
+
+namespace seacliff {
+namespace {
+
+View<const float, 2> Rows(const Act<2>& a) {
+  return {static_cast<const float*>(a.data), {a.shape[0], a.shape[1]}};
+}
+
+// Everything that reads x: the low-rank query, the window key, compressor rows, index head weights.
+void FirstProjections(Context& k, const AttentionWeights& w, Activations& s) {
+  Linear(k, {s.x, w.wq_a, true, s.q_low});
+  Linear(k, {s.x, w.wkv, true, s.kv});
+  if (w.ratio != 0) {
+    Linear(k, {s.x, w.compressor.keys, false, s.keys});
+    Linear(k, {s.x, w.compressor.gates, false, s.gates});
+  }
+  if (w.ratio == 4) {
+    Linear(k, {s.x, w.index_compressor.keys, false, s.index_keys});
+    Linear(k, {s.x, w.index_compressor.gates, false, s.index_gates});
+    Linear(k, {s.x, w.index_weights, false, s.index_weights});
+  }
+}
+
+void QueryAndWindow(Context& k, const ModelConfig& c, const AttentionWeights& w, const Batch& b,
+                    const LayerCache& cache, Activations& s) {
+  const auto eps = static_cast<float>(c.norm_eps);
+  const int64_t tokens = b.tokens();
+  RmsNorm(k, {s.q_low, w.q_norm, eps, s.q_low});
+  Linear(k, {s.q_low, w.wq_b, true, s.q});
+  QueryRope(k, {s.q.Reshape<3>({tokens, c.heads, c.head_dim}), b.positions, w.frequencies, eps});
+  WindowInsert(k, {s.kv, w.kv_norm, w.frequencies, eps, b, cache.window});
+}
+
+void CompressAndIndex(Context& k, const ModelConfig& c, const AttentionWeights& w, const Batch& b,
+                      const LayerCache& cache, Activations& s) {
+  const auto eps = static_cast<float>(c.norm_eps);
+  Compress(k, {Rows(s.keys), Rows(s.gates), w.compressor.ape, w.compressor.norm, w.frequencies, eps,
+               w.ratio, b, cache.state, cache.compressed});
+  if (w.ratio != 4) return;
+  const CompressorWeights& ic = w.index_compressor;
+  Compress(k, {Rows(s.index_keys), Rows(s.index_gates), ic.ape, ic.norm, w.frequencies, eps,
+               w.ratio, b, cache.index_state, cache.index});
+  const auto index_q = s.index_q.Reshape<3>({b.tokens(), c.index_heads, c.index_dim});
+  Linear(k, {s.q_low, w.index_wq_b, true, s.index_q});
+  IndexQuery(k, {index_q, b.positions, w.frequencies});
+  IndexTopk(k, {index_q, s.index_weights, w.ratio, b, cache.index, s.index_picks});
+}
+
+void OutputProjection(Context& k, const ModelConfig& c, const AttentionWeights& w, Activations& s) {
+  const int64_t tokens = s.x.shape[0];
+  GroupedLinear(k, {s.o.Reshape<3>({tokens, c.o_groups, c.heads_per_group() * c.head_dim}), w.wo_a,
+                    s.z.Reshape<3>({tokens, c.o_groups, c.o_rank})});
+  Linear(k, {s.z, w.wo_b, true, s.y});
+}
+
+}  // namespace
+
+void Attention(Context& k, const ModelConfig& c, const AttentionWeights& w, const Batch& b,
+               const LayerCache& cache, Activations& s) {
+  const int64_t tokens = b.tokens();
+  Scratch::SetRatio(c, w.ratio, s);
+  FirstProjections(k, w, s);
+  QueryAndWindow(k, c, w, b, cache, s);
+  if (w.ratio != 0) CompressAndIndex(k, c, w, b, cache, s);
+  const View<const int32_t, 2> picks =
+      w.ratio == 4 ? View<const int32_t, 2>(s.index_picks) : View<const int32_t, 2>();
+  const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim)));
+  SparseAttention(k, {s.q.Reshape<3>({tokens, c.heads, c.head_dim}), cache.window, c.window,
+                      cache.compressed, w.ratio, picks, w.sink, scale, w.frequencies, b,
+                      s.o.Reshape<3>({tokens, c.heads, c.head_dim})});
+  OutputProjection(k, c, w, s);
+}
+
+}  // namespace seacliff

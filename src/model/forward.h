@@ -1,0 +1,24 @@
+// The forward pass over ops, in the order and words of the paper (spec/model.md chapter 2).
+#pragma once
+
+#include "cache/store.h"
+#include "kernels/common/batch.h"
+#include "kernels/context.h"
+#include "model/scratch.h"
+#include "model/weights.h"
+
+namespace seacliff {
+
+// x -> y: attention over the window and the layer's compressed entries.
+void Attention(Context& k, const ModelConfig& c, const AttentionWeights& w, const Batch& b,
+               const LayerCache& cache, Activations& s);
+
+// x -> y: routed and shared experts.
+void MixtureOfExperts(Context& k, const ModelConfig& c, const MoeWeights& w, const Batch& b,
+                      Activations& s);
+
+// One layer. `first`: y holds no output of an earlier sub-block yet.
+void Block(Context& k, const ModelConfig& c, const LayerWeights& w, const Batch& b,
+           const LayerCache& cache, bool first, Activations& s);
+
+}  // namespace seacliff

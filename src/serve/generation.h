@@ -1,0 +1,88 @@
+// One call that generates: it submits a request to the engine for each choice of each prompt, turns
+// their events into text and writes the reply. It knows no API: a ReplyForm does the wording.
+// Belongs to the server's thread.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "seacliff/engine.h"
+#include "seacliff/text.h"
+#include "serve/http.h"
+#include "serve/mailbox.h"
+#include "serve/metrics.h"
+#include "serve/reply_form.h"
+#include "serve/reply_reader.h"
+
+namespace seacliff::serve {
+
+// What generations share; all outlive them.
+struct GenerationHost {
+  Engine* engine = nullptr;
+  const Tokenizer* tokenizer = nullptr;
+  Metrics* metrics = nullptr;
+  std::shared_ptr<Mailbox> mailbox;
+  // Ids that no text path may emit, as biases that forbid them.
+  std::vector<std::pair<int32_t, float>> banned;
+};
+
+class Generation {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  // `headers` go with the reply, whatever it is.
+  Generation(const GenerationHost* host, ReplyState state, std::unique_ptr<ReplyForm> form,
+             HttpReply reply, HttpHeaders headers, Clock::time_point arrived);
+  ~Generation();  // cancels what still runs
+  Generation(const Generation&) = delete;
+  Generation& operator=(const Generation&) = delete;
+
+  // Submits everything, or nothing and answers with the error.
+  bool Submit();
+  const std::vector<RequestId>& ids() const { return ids_; }  // by choice
+
+  void OnEvent(size_t choice, const Event& event);
+  // Keeps a silent stream alive with a comment.
+  void Tick(Clock::time_point now, Clock::duration keep_alive);
+  // Ends it from our side, telling the client.
+  void Fail(const ApiError& error);
+  // Nothing is left to do; the reply is written, or nobody waits for it.
+  bool done() const { return done_; }
+  HttpReply& reply() { return reply_; }
+
+ private:
+  struct Run {
+    ReplyReader reader;
+    std::vector<Piece> pending;
+    Clock::time_point first_token, last_token;
+  };
+
+  ReplyReader MakeReader(const Prompt& prompt) const;
+  Request MakeRequest(const Choice& choice) const;
+  void TakeToken(size_t i, const Token& token, bool is_end);
+  void AppendDeltas(size_t i, std::vector<ReplyDelta> deltas);
+  Piece& PendingPiece(size_t i, ReplyPart part);
+  void FinishChoice(size_t i, const Event& event);
+  std::string Emit(size_t i, bool all);
+  void CountTokens(size_t i, const Event& event, int32_t tokens);
+  void CountFinished(size_t i, Outcome outcome);
+  void BeginStream();
+  bool wants_tokens() const { return state_.spec.common.sampling.top_logprobs >= 0; }
+
+  const GenerationHost* host_;
+  std::unique_ptr<ReplyForm> form_;
+  HttpReply reply_;
+  HttpHeaders headers_;
+  ReplyState state_;
+  std::vector<Run> runs_;  // by choice
+  std::vector<RequestId> ids_;
+  Clock::time_point arrived_, last_write_;
+  bool begun_ = false;  // the stream's first frames are written
+  bool done_ = false;
+};
+
+}  // namespace seacliff::serve

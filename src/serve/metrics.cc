@@ -1,0 +1,191 @@
+// The tables of metrics, and their rendering.
+#include "serve/metrics.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace seacliff::serve {
+namespace {
+
+constexpr double kFirstTokenBounds[] = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1,
+                                        0.25,  0.5,   0.75, 1,    2.5,  5,    7.5,  10,
+                                        20,    40,    80,   160,  640,  2560};
+constexpr double kTokenBounds[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2,
+                                   0.3,   0.4,    0.5,   0.75, 1,     2.5,  5,     7.5, 10,   20,
+                                   40,    80};
+constexpr double kRequestBounds[] = {0.05, 0.1, 0.3, 0.5, 0.8, 1,   1.5, 2,   2.5, 5,    10,
+                                     15,   20,  30,  40,  50,  60,  120, 240, 480, 960,  1920,
+                                     7680};
+constexpr double kSizeBounds[] = {1,    2,    5,     10,    20,    50,     100,    200,    500,
+                                  1000, 2000, 5000,  10000, 20000, 50000,  100000, 200000, 500000,
+                                  1e6};
+constexpr double kChoiceBounds[] = {1, 2, 5, 10, 20};
+
+struct GaugeRow {
+  const char* name;
+  const char* old_vllm_name;  // "" if it never had another
+  const char* help;
+  double (*read)(const EngineStats& stats);
+};
+constexpr GaugeRow kGauges[] = {
+    {"num_requests_running", "", "Requests in the running batch.",
+     [](const EngineStats& stats) { return static_cast<double>(stats.running); }},
+    {"num_requests_waiting", "", "Requests waiting to be run.",
+     [](const EngineStats& stats) { return static_cast<double>(stats.waiting); }},
+    {"kv_cache_usage_perc", "gpu_cache_usage_perc", "Part of the cache's pages in use, 0 to 1.",
+     [](const EngineStats& stats) { return stats.cache_usage; }},
+};
+
+struct CounterRow {
+  const char* name;
+  const char* old_vllm_name;
+  const char* help;
+  uint64_t Metrics::*value;
+};
+constexpr CounterRow kCounters[] = {
+    {"prompt_tokens_total", "", "Prompt tokens processed.", &Metrics::prompt_tokens},
+    {"prompt_tokens_cached_total", "", "Prompt tokens found in the prefix cache.",
+     &Metrics::cached_prompt_tokens},
+    {"prefix_cache_queries_total", "gpu_prefix_cache_queries_total",
+     "Prompt tokens looked up in the prefix cache.", &Metrics::prompt_tokens},
+    {"prefix_cache_hits_total", "gpu_prefix_cache_hits_total",
+     "Prompt tokens found in the prefix cache.", &Metrics::cached_prompt_tokens},
+    {"generation_tokens_total", "", "Tokens generated.", &Metrics::generation_tokens},
+};
+
+struct HistogramRow {
+  const char* name;
+  const char* help;
+  Histogram Metrics::*value;
+};
+constexpr HistogramRow kHistograms[] = {
+    {"time_to_first_token_seconds", "From a request's arrival to its first token.",
+     &Metrics::time_to_first_token},
+    {"inter_token_latency_seconds", "From one token of a request to the next.",
+     &Metrics::inter_token_latency},
+    {"request_time_per_output_token_seconds", "Mean time between a request's tokens.",
+     &Metrics::time_per_output_token},
+    {"e2e_request_latency_seconds", "From a request's arrival to its end.", &Metrics::e2e_latency},
+    {"request_decode_time_seconds", "From a request's first token to its last.",
+     &Metrics::decode_time},
+    {"request_prompt_tokens", "Prompt tokens of a request.", &Metrics::request_prompt_tokens},
+    {"request_generation_tokens", "Tokens generated for a request.",
+     &Metrics::request_generation_tokens},
+    {"request_params_max_tokens", "Most tokens a request may generate.",
+     &Metrics::params_max_tokens},
+    {"request_params_n", "Choices a request asked for.", &Metrics::params_n},
+};
+
+// Quotes, backslashes and newlines of a label's value.
+std::string Escaped(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '\n') {
+      out += "\\n";
+    } else {
+      if (c == '"' || c == '\\') out.push_back('\\');
+      out.push_back(c);
+    }
+  }
+  return out;
+}
+
+class Renderer {
+ public:
+  explicit Renderer(std::string_view model_name)
+      : labels_(fmt::format("model_name=\"{}\",engine=\"0\"", Escaped(model_name))) {}
+
+  void Head(const std::string& name, const char* type, const char* help) {
+    fmt::format_to(Out(), "# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
+  }
+  void Sample(const std::string& name, double value, const std::string& more_labels = "") {
+    fmt::format_to(Out(), "{}{{{}{}}} {}\n", name, labels_, more_labels, value);
+  }
+  void Buckets(const std::string& name, const Histogram& histogram) {
+    uint64_t below = 0;
+    for (size_t i = 0; i < histogram.counts().size(); ++i) {
+      below += histogram.counts()[i];
+      const bool last = i == histogram.bounds().size();
+      Sample(name + "_bucket", static_cast<double>(below),
+             last ? ",le=\"+Inf\"" : fmt::format(",le=\"{}\"", histogram.bounds()[i]));
+    }
+    Sample(name + "_count", static_cast<double>(histogram.count()));
+    Sample(name + "_sum", histogram.sum());
+  }
+  std::string Take() { return std::move(out_); }
+
+ private:
+  std::back_insert_iterator<std::string> Out() { return std::back_inserter(out_); }
+  std::string labels_;
+  std::string out_;
+};
+
+void RenderAll(const Metrics& metrics, const EngineStats& stats, const std::string& prefix,
+               bool old_names, Renderer* out) {
+  const auto each_name = [&](const auto& row, const auto& render) {
+    render(prefix + row.name);
+    if (old_names && row.old_vllm_name[0] != '\0') render(prefix + row.old_vllm_name);
+  };
+  for (const GaugeRow& row : kGauges) {
+    each_name(row, [&](const std::string& name) {
+      out->Head(name, "gauge", row.help);
+      out->Sample(name, row.read(stats));
+    });
+  }
+  for (const CounterRow& row : kCounters) {
+    each_name(row, [&](const std::string& name) {
+      out->Head(name, "counter", row.help);
+      out->Sample(name, static_cast<double>(metrics.*row.value));
+    });
+  }
+  std::string name = prefix + "request_success_total";
+  out->Head(name, "counter", "Requests that ended, by how.");
+  for (size_t i = 0; i < kOutcomeNames.size(); ++i) {
+    out->Sample(name, static_cast<double>(metrics.finished[i]),
+                fmt::format(",finished_reason=\"{}\"", kOutcomeNames[i]));
+  }
+  name = prefix + "admission_rejections_total";
+  out->Head(name, "counter", "Requests refused before they were queued.");
+  out->Sample(name, static_cast<double>(metrics.rejected_queue_full), ",reason=\"queue_full\"");
+  out->Sample(name, static_cast<double>(metrics.rejected_draining), ",reason=\"draining\"");
+  for (const HistogramRow& row : kHistograms) {
+    out->Head(prefix + row.name, "histogram", row.help);
+    out->Buckets(prefix + row.name, metrics.*row.value);
+  }
+}
+
+}  // namespace
+
+void Histogram::Observe(double value, uint64_t times) {
+  const auto bucket = std::lower_bound(bounds_.begin(), bounds_.end(), value) - bounds_.begin();
+  counts_[static_cast<size_t>(bucket)] += times;
+  count_ += times;
+  sum_ += value * static_cast<double>(times);
+}
+
+Metrics::Metrics()
+    : time_to_first_token(kFirstTokenBounds),
+      inter_token_latency(kTokenBounds),
+      time_per_output_token(kTokenBounds),
+      e2e_latency(kRequestBounds),
+      decode_time(kRequestBounds),
+      request_prompt_tokens(kSizeBounds),
+      request_generation_tokens(kSizeBounds),
+      params_max_tokens(kSizeBounds),
+      params_n(kChoiceBounds) {}
+
+std::string RenderMetrics(const Metrics& metrics, const MetricsText& text) {
+  Renderer out(text.model_name);
+  RenderAll(metrics, text.stats, "seacliff:", false, &out);
+  const std::string steps = "seacliff:engine_steps_total";
+  out.Head(steps, "counter", "Steps of the engine.");
+  out.Sample(steps, static_cast<double>(text.stats.steps));
+  const std::string pages = "seacliff:kv_cache_pages";
+  out.Head(pages, "gauge", "Pages of the cache, used and free.");
+  out.Sample(pages, static_cast<double>(text.stats.pages));
+  if (text.vllm_names) RenderAll(metrics, text.stats, "vllm:", true, &out);
+  return out.Take();
+}
+
+}  // namespace seacliff::serve

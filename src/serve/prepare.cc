@@ -1,0 +1,148 @@
+// From request bodies to prompts of token ids. Runs on the server's thread or on a worker, and
+// touches nothing but the constant PromptContext.
+#include <fmt/format.h>
+
+#include "serve/json_writer.h"
+#include "serve/service.h"
+
+namespace seacliff::serve {
+namespace {
+
+ApiError CheckModelName(const ServeOptions& options, const std::string& model) {
+  if (model.empty()) return {};
+  for (const std::string& name : options.model_names) {
+    if (name == model) return {};
+  }
+  return {404,
+          fmt::format("The model `{}` does not exist. This server has: {}", model,
+                      fmt::join(options.model_names, ", ")),
+          "model", "model_not_found", 0};
+}
+
+ApiError CheckPrompts(const PromptContext& context, const GenerationSpec& spec) {
+  const std::string field(spec.prompt_field);
+  for (const Prompt& prompt : spec.prompts) {
+    if (prompt.ids.empty()) return BadRequest(field, field + ": must not be empty");
+    for (const int32_t id : prompt.ids) {
+      if (id >= context.vocab_size) {
+        return BadRequest(field, fmt::format("{}: there is no token {} (the model has {})", field,
+                                             id, context.vocab_size));
+      }
+    }
+    if (prompt.ids.size() + 1 > static_cast<size_t>(context.max_model_len)) {
+      return ContextExceeded(field, prompt.ids.size(), context.max_model_len);
+    }
+  }
+  for (const auto& [id, bias] : spec.common.sampling.logit_bias) {
+    if (id >= context.vocab_size) {
+      return BadRequest("logit_bias", fmt::format("logit_bias: there is no token {}", id));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Prepared PrepareChat(const PromptContext& context, std::string_view body) {
+  Prepared out;
+  ChatRequest request;
+  out.error = ParseChatRequest(body, *context.options, &request);
+  if (out.error.any()) return out;
+  out.error = CheckModelName(*context.options, request.common.model);
+  if (out.error.any()) return out;
+  request.chat.profile = context.profile;
+  auto encoded = EncodeChat(*context.tokenizer, request.messages, request.chat);
+  if (!encoded.ok()) {
+    out.error = FromStatus(encoded.status());
+    return out;
+  }
+  out.spec.common = std::move(request.common);
+  out.spec.is_chat = true;
+  out.spec.include_reasoning = request.include_reasoning;
+  out.spec.prompt_field = "messages";
+  out.spec.prompts.push_back(
+      {std::move(encoded.value().ids), encoded.value().starts_in_reasoning, ""});
+  out.error = CheckPrompts(context, out.spec);
+  return out;
+}
+
+Prepared PrepareCompletion(const PromptContext& context, std::string_view body) {
+  Prepared out;
+  CompletionRequest request;
+  out.error = ParseCompletionRequest(body, *context.options, &request);
+  if (out.error.any()) return out;
+  out.error = CheckModelName(*context.options, request.common.model);
+  if (out.error.any()) return out;
+  for (std::string& text : request.texts) {
+    Prompt prompt;
+    prompt.ids = context.tokenizer->Encode(text, context.options->trust_special_tokens);
+    if (request.echo) prompt.echo = std::move(text);
+    out.spec.prompts.push_back(std::move(prompt));
+  }
+  for (std::vector<int32_t>& ids : request.ids) {
+    Prompt prompt;
+    if (request.echo) {
+      StreamDecoder decoder(*context.tokenizer, request.common.skip_special_tokens);
+      for (const int32_t id : ids) prompt.echo += decoder.Feed(id);
+      prompt.echo += decoder.Finish();
+    }
+    prompt.ids = std::move(ids);
+    out.spec.prompts.push_back(std::move(prompt));
+  }
+  out.spec.common = std::move(request.common);
+  out.error = CheckPrompts(context, out.spec);
+  return out;
+}
+
+ApiError AnswerTokenize(const PromptContext& context, std::string_view body,
+                        std::string* answer) {
+  TokenizeRequest request;
+  ApiError error = ParseTokenizeRequest(body, *context.options, &request);
+  if (error.any()) return error;
+  error = CheckModelName(*context.options, request.model);
+  if (error.any()) return error;
+  std::vector<int32_t> ids;
+  if (request.is_chat) {
+    request.chat.chat.profile = context.profile;
+    auto encoded = EncodeChat(*context.tokenizer, request.chat.messages, request.chat.chat);
+    if (!encoded.ok()) return FromStatus(encoded.status());
+    ids = std::move(encoded.value().ids);
+  } else {
+    ids = context.tokenizer->Encode(request.prompt, context.options->trust_special_tokens);
+  }
+  JsonWriter json;
+  json.BeginObject().Field("count", ids.size()).Field("max_model_len", context.max_model_len);
+  json.Key("tokens").BeginArray();
+  for (const int32_t id : ids) json.Value(id);
+  json.EndArray().Key("token_strs");
+  if (request.return_token_strs) {
+    json.BeginArray();
+    for (const int32_t id : ids) json.Value(context.tokenizer->TokenBytes(id));
+    json.EndArray();
+  } else {
+    json.Value(nullptr);
+  }
+  json.EndObject();
+  *answer = json.Take();
+  return {};
+}
+
+ApiError AnswerDetokenize(const PromptContext& context, std::string_view body,
+                          std::string* answer) {
+  DetokenizeRequest request;
+  ApiError error = ParseDetokenizeRequest(body, &request);
+  if (error.any()) return error;
+  error = CheckModelName(*context.options, request.model);
+  if (error.any()) return error;
+  for (const int32_t id : request.tokens) {
+    if (id >= context.vocab_size) {
+      return BadRequest("tokens", fmt::format("tokens: there is no token {}", id));
+    }
+  }
+  JsonWriter json;
+  json.BeginObject().Field("prompt", context.tokenizer->Decode(request.tokens)).EndObject();
+  *answer = json.Take();
+  return {};
+}
+
+}  // namespace seacliff::serve

@@ -1,0 +1,241 @@
+// The fields that all generations share, and the requests without a chat.
+#include "serve/requests.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <limits>
+
+namespace seacliff::serve {
+namespace {
+
+using simdjson::dom::element;
+
+constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
+constexpr int64_t kMaxInt64 = std::numeric_limits<int64_t>::max();
+constexpr int64_t kMinInt64 = std::numeric_limits<int64_t>::min();
+constexpr size_t kMaxStops = 16;
+
+// Fields that change what a reply means, and that we cannot honour: refused unless they say "off".
+constexpr const char* kNotYet[] = {
+    "suffix",          "prompt_logprobs",  "prompt_embeds",     "use_beam_search",
+    "bad_words",       "allowed_token_ids", "truncate_prompt_tokens", "logits_processors",
+    "guided_json",     "guided_regex",     "guided_choice",     "guided_grammar",
+    "structured_outputs", "structural_tag", "functions",        "function_call",
+    "kv_transfer_params", "regex",          "ebnf",             "json_schema",
+};
+
+// null (never seen here), false, 0, "", [] and {}.
+bool SaysOff(element value) {
+  if (value.is_bool()) return !bool(value);
+  if (value.is_number()) return double(value) == 0;
+  if (value.is_string()) return std::string_view(value).empty();
+  if (value.is_array()) return simdjson::dom::array(value).size() == 0;
+  return value.is_object() && simdjson::dom::object(value).size() == 0;
+}
+
+void ReadLogitBias(Fields* fields, SamplingParams* sampling) {
+  const auto map = fields->Object("logit_bias");
+  if (!map) return;
+  for (const auto [key, value] : map->object()) {
+    int32_t id = 0;
+    const auto parsed = std::from_chars(key.data(), key.data() + key.size(), id);
+    if (parsed.ec != std::errc() || parsed.ptr != key.data() + key.size() || id < 0) {
+      return fields->Fail("logit_bias", fmt::format("\"{}\" is not a token id", key));
+    }
+    double bias = 0;
+    if (!value.is_number() || value.get<double>().get(bias) != simdjson::SUCCESS || bias < -100 ||
+        bias > 100) {
+      return fields->Fail("logit_bias",
+                          fmt::format("the value of \"{}\" must be between -100 and 100", key));
+    }
+    sampling->logit_bias.emplace_back(id, static_cast<float>(bias));
+  }
+}
+
+void ReadStreamOptions(Fields* fields, CommonRequest* request) {
+  auto options = fields->Object("stream_options");
+  if (!options) return;
+  if (!request->stream) return fields->Fail("stream_options", "is allowed only with stream");
+  options->Bool("include_usage", &request->include_usage);
+  options->Bool("continuous_usage_stats", &request->continuous_usage);
+  request->continuous_usage = request->continuous_usage && request->include_usage;
+}
+
+void ReadSampling(Fields* fields, SamplingParams* sampling) {
+  fields->Float("temperature", 0, 2, &sampling->temperature);
+  fields->Float("top_p", 0, 1, &sampling->top_p);
+  if (sampling->top_p <= 0) fields->Fail("top_p", "must be above 0 and at most 1");
+  fields->Int("top_k", -1, kMaxInt32, &sampling->top_k);
+  fields->Float("min_p", 0, 1, &sampling->min_p);
+  fields->Float("presence_penalty", -2, 2, &sampling->presence_penalty);
+  fields->Float("frequency_penalty", -2, 2, &sampling->frequency_penalty);
+  fields->Float("repetition_penalty", 0, 100, &sampling->repetition_penalty);
+  if (sampling->repetition_penalty <= 0) fields->Fail("repetition_penalty", "must be above 0");
+  if (fields->Has("seed")) {
+    int64_t seed = 0;
+    fields->Int("seed", kMinInt64, kMaxInt64, &seed);
+    sampling->seed = static_cast<uint64_t>(seed);
+  }
+  fields->Int("min_tokens", 0, kMaxInt32, &sampling->min_tokens);
+  ReadLogitBias(fields, sampling);
+}
+
+// A string, a list of strings, a list of ids, or a list of lists of ids.
+void ReadPrompt(Fields* fields, CompletionRequest* request) {
+  constexpr const char* kForms =
+      "must be a string, a list of strings, a list of token ids or a list of such lists";
+  const auto prompt = fields->Find("prompt");
+  if (!prompt) return fields->Fail("prompt", "is missing");
+  std::string_view text;
+  if (prompt->get<std::string_view>().get(text) == simdjson::SUCCESS) {
+    request->texts.emplace_back(text);
+    return;
+  }
+  simdjson::dom::array list;
+  if (prompt->get<simdjson::dom::array>().get(list) != simdjson::SUCCESS) {
+    return fields->Fail("prompt", kForms);
+  }
+  const auto read_ids = [&](simdjson::dom::array ids) {
+    std::vector<int32_t>& into = request->ids.emplace_back();
+    into.reserve(ids.size());
+    for (const element item : ids) {
+      const auto id = AsInt(item);
+      if (!id) return fields->Fail("prompt", kForms);
+      if (*id < 0 || *id > kMaxInt32) {
+        return fields->Fail("prompt", fmt::format("there is no token {}", *id));
+      }
+      into.push_back(static_cast<int32_t>(*id));
+    }
+  };
+  if (list.size() == 0) return fields->Fail("prompt", "must not be empty");
+  if (list.at(0).is_number()) return read_ids(list);
+  const bool of_strings = list.at(0).is_string();
+  for (const element item : list) {
+    simdjson::dom::array ids;
+    if (of_strings && item.get<std::string_view>().get(text) == simdjson::SUCCESS) {
+      request->texts.emplace_back(text);
+    } else if (!of_strings && item.get<simdjson::dom::array>().get(ids) == simdjson::SUCCESS) {
+      read_ids(ids);
+    } else {
+      return fields->Fail("prompt", kForms);
+    }
+  }
+}
+
+}  // namespace
+
+ApiError ParseBody(std::string_view body, JsonDocument* document,
+                   simdjson::dom::object* object) {
+  auto parsed = JsonDocument::Parse(body, "the request body");
+  if (!parsed.ok()) {
+    ApiError error = BadRequest("", parsed.status().message());
+    error.code = "invalid_json";
+    return error;
+  }
+  *document = std::move(parsed).value();
+  if (document->root().get<simdjson::dom::object>().get(*object) != simdjson::SUCCESS) {
+    return BadRequest("", "the request body must be a JSON object");
+  }
+  return {};
+}
+
+void ReadCommon(Fields* fields, const ServeOptions& options, CommonRequest* request) {
+  request->sampling = options.default_sampling;
+  fields->String("model", &request->model);
+  fields->Bool("stream", &request->stream);
+  ReadStreamOptions(fields, request);
+  fields->Int("n", 1, options.max_choices, &request->n);
+  int32_t best_of = request->n;
+  fields->Int("best_of", 1, kMaxInt32, &best_of);
+  if (best_of != request->n) fields->Fail(NotSupportedYet("best_of"));
+  fields->Int("max_tokens", 1, kMaxInt32, &request->max_tokens);
+  ReadSampling(fields, &request->sampling);
+  fields->Strings("stop", kMaxStops, &request->stop);
+  for (const std::string& stop : request->stop) {
+    if (stop.empty()) fields->Fail("stop", "must not hold an empty string");
+  }
+  fields->Ints("stop_token_ids", 0, kMaxInt32, &request->stop_token_ids);
+  fields->Bool("ignore_eos", &request->ignore_eos);
+  fields->Bool("skip_special_tokens", &request->skip_special_tokens);
+  fields->Bool("include_stop_str_in_output", &request->include_stop);
+  fields->Bool("return_token_ids", &request->return_token_ids);
+  for (const char* name : kNotYet) {
+    const auto found = fields->Find(name);
+    if (found && !SaysOff(*found)) fields->Fail(NotSupportedYet(name));
+  }
+  if (auto format = fields->Object("response_format")) {
+    std::string type = "text";
+    format->String("type", &type);
+    if (type != "text") {
+      ApiError error = NotSupportedYet("response_format");
+      error.message = fmt::format("response_format: the type \"{}\" is not supported yet", type);
+      fields->Fail(std::move(error));
+    }
+  }
+}
+
+ApiError ParseCompletionRequest(std::string_view body, const ServeOptions& options,
+                                CompletionRequest* request) {
+  JsonDocument document;
+  simdjson::dom::object object;
+  ApiError error = ParseBody(body, &document, &object);
+  if (error.any()) return error;
+  Fields fields(object, "", &error);
+  CommonRequest& common = request->common;
+  ReadCommon(&fields, options, &common);
+  if (common.max_tokens == 0) common.max_tokens = 16;  // the API's own default
+  if (common.sampling.min_tokens > common.max_tokens) {
+    fields.Fail("min_tokens", "must not be larger than max_tokens");
+  }
+  fields.Int("logprobs", 0, options.max_logprobs, &common.sampling.top_logprobs);
+  fields.Bool("echo", &request->echo);
+  if (request->echo && common.sampling.top_logprobs >= 0) {
+    ApiError both = NotSupportedYet("logprobs");
+    both.message = "logprobs: together with echo (the prompt's logprobs) is not supported yet";
+    fields.Fail(std::move(both));
+  }
+  bool add_special_tokens = true;  // read for its type: V4's tokenizer adds none either way
+  fields.Bool("add_special_tokens", &add_special_tokens);
+  ReadPrompt(&fields, request);
+  const size_t prompts = request->texts.size() + request->ids.size();
+  if (prompts * static_cast<size_t>(common.n) > static_cast<size_t>(options.max_choices)) {
+    fields.Fail("prompt", fmt::format("{} prompts x n = {} is more than this server's limit of {}",
+                                      prompts, common.n, options.max_choices));
+  }
+  return error;
+}
+
+ApiError ParseTokenizeRequest(std::string_view body, const ServeOptions& options,
+                              TokenizeRequest* request) {
+  JsonDocument document;
+  simdjson::dom::object object;
+  ApiError error = ParseBody(body, &document, &object);
+  if (error.any()) return error;
+  Fields fields(object, "", &error);
+  fields.String("model", &request->model);
+  fields.Bool("return_token_strs", &request->return_token_strs);
+  request->is_chat = fields.Has("messages");
+  if (request->is_chat) {
+    ReadChat(body, &fields, options, &request->chat);
+  } else if (fields.Has("prompt")) {
+    fields.String("prompt", &request->prompt);
+  } else {
+    fields.Fail("prompt", "is missing (or messages)");
+  }
+  return error;
+}
+
+ApiError ParseDetokenizeRequest(std::string_view body, DetokenizeRequest* request) {
+  JsonDocument document;
+  simdjson::dom::object object;
+  ApiError error = ParseBody(body, &document, &object);
+  if (error.any()) return error;
+  Fields fields(object, "", &error);
+  fields.String("model", &request->model);
+  if (!fields.Has("tokens")) fields.Fail("tokens", "is missing");
+  fields.Ints("tokens", 0, kMaxInt32, &request->tokens);
+  return error;
+}
+
+}  // namespace seacliff::serve

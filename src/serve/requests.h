@@ -1,0 +1,79 @@
+// The bodies of OpenAI requests, checked and in our own types. Parsing knows no tokenizer and no
+// engine: prompts stay text here.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "seacliff/engine.h"
+#include "seacliff/text.h"
+#include "serve/api_error.h"
+#include "serve/fields.h"
+#include "serve/options.h"
+
+namespace seacliff::serve {
+
+// What every kind of generation shares.
+struct CommonRequest {
+  std::string model;  // "" if the client named none
+  bool stream = false;
+  bool include_usage = false, continuous_usage = false;
+  int32_t n = 1;
+  int32_t max_tokens = 0;  // 0: not given
+  SamplingParams sampling;
+  std::vector<std::string> stop;
+  std::vector<int32_t> stop_token_ids;
+  bool ignore_eos = false;
+  bool skip_special_tokens = true;
+  bool include_stop = false;      // include_stop_str_in_output
+  bool return_token_ids = false;
+};
+
+struct CompletionRequest {
+  CommonRequest common;
+  // One of the two is filled.
+  std::vector<std::string> texts;
+  std::vector<std::vector<int32_t>> ids;
+  bool echo = false;
+};
+
+struct ChatRequest {
+  CommonRequest common;
+  std::vector<ChatMessage> messages;
+  ChatOptions chat;  // profile is left alone
+  bool include_reasoning = true;
+};
+
+ApiError ParseCompletionRequest(std::string_view body, const ServeOptions& options,
+                                CompletionRequest* request);
+ApiError ParseChatRequest(std::string_view body, const ServeOptions& options,
+                          ChatRequest* request);
+
+// POST /tokenize: `prompt`, or `messages` with the chat fields.
+struct TokenizeRequest {
+  std::string model;
+  bool is_chat = false;
+  std::string prompt;
+  bool return_token_strs = false;
+  ChatRequest chat;
+};
+ApiError ParseTokenizeRequest(std::string_view body, const ServeOptions& options,
+                              TokenizeRequest* request);
+
+struct DetokenizeRequest {
+  std::string model;
+  std::vector<int32_t> tokens;
+};
+ApiError ParseDetokenizeRequest(std::string_view body, DetokenizeRequest* request);
+
+// Pieces of the above that other kinds of request will use too.
+void ReadCommon(Fields* fields, const ServeOptions& options, CommonRequest* request);
+void ReadChat(std::string_view body, Fields* fields, const ServeOptions& options,
+              ChatRequest* request);
+// The request body as an object; `document` keeps it alive.
+ApiError ParseBody(std::string_view body, JsonDocument* document, simdjson::dom::object* object);
+
+}  // namespace seacliff::serve

@@ -1,0 +1,280 @@
+// Calls, generations and their events on the server's thread.
+#include "serve/service.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <random>
+
+#include "base/log.h"
+#include "serve/json_writer.h"
+
+namespace seacliff::serve {
+namespace {
+
+constexpr std::chrono::milliseconds kTick{50};
+// Bodies above this are tokenised by a worker; below, the way there and back costs more.
+constexpr size_t kInlineBody = 16 << 10;
+// Large enough to forbid a token at any temperature, and still a number in every later sum.
+constexpr float kBanned = -1e9f;
+
+// In a time that does not tell how much of it matches.
+bool SameSecret(std::string_view a, std::string_view b) {
+  if (a.size() != b.size()) return false;
+  unsigned difference = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference |= static_cast<unsigned>(a[i]) ^ static_cast<unsigned>(b[i]);
+  }
+  return difference == 0;
+}
+
+bool IsPlainId(std::string_view id) {
+  return !id.empty() && id.size() <= 128 &&
+         std::all_of(id.begin(), id.end(), [](char c) { return c > ' ' && c < 0x7F; });
+}
+
+int64_t SecondsSince1970() {
+  return std::chrono::duration_cast<std::chrono::seconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+}  // namespace
+
+Service::Service(ServeOptions options) : options_(std::move(options)), started_(SecondsSince1970()) {
+  std::random_device random;
+  id_state_ = (static_cast<uint64_t>(random()) << 32) | random();
+  context_.options = &options_;
+}
+
+Service::~Service() {
+  workers_.reset();
+  if (host_.mailbox) host_.mailbox->Close();
+}
+
+void Service::Start(HttpServer* http) {
+  http_ = http;
+  workers_ = std::make_unique<Workers>(std::max(options_.workers, 1));
+  host_.metrics = &metrics_;
+  host_.mailbox = std::make_shared<Mailbox>([this] { http_->Post([this] { TakeEvents(); }); });
+  http_->Every(kTick, [this] { Tick(); });
+}
+
+void Service::Attach(Engine* engine, const Tokenizer* tokenizer, ChatProfile profile) {
+  context_.tokenizer = tokenizer;
+  context_.profile = profile;
+  context_.max_model_len = engine->max_model_len();
+  context_.vocab_size = engine->vocab_size();
+  host_.engine = engine;
+  host_.tokenizer = tokenizer;
+  host_.banned.clear();
+  for (const int32_t id : tokenizer->never_sampled_ids()) {
+    if (id < context_.vocab_size) host_.banned.emplace_back(id, kBanned);
+  }
+  // The model's matrix may have more rows than there are tokens.
+  for (int32_t id = tokenizer->vocab_size(); id < context_.vocab_size; ++id) {
+    if (!std::binary_search(tokenizer->never_sampled_ids().begin(),
+                            tokenizer->never_sampled_ids().end(), id)) {
+      host_.banned.emplace_back(id, kBanned);
+    }
+  }
+  std::sort(host_.banned.begin(), host_.banned.end());
+  last_step_time_ = Clock::now();
+}
+
+std::string Service::NewId() {
+  const auto next = [this] {  // splitmix64
+    uint64_t z = id_state_ += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+  };
+  const uint64_t high = next();
+  return fmt::format("{:016x}{:016x}", high, next());
+}
+
+void Service::Answer(Call* call, int status, std::string_view body) {
+  call->reply.Send(status, {{"x-request-id", call->id}}, "application/json", body);
+}
+
+void Service::Refuse(Call* call, const ApiError& error) {
+  HttpHeaders headers = {{"x-request-id", call->id}};
+  if (error.retry_after > 0) headers.emplace_back("Retry-After", std::to_string(error.retry_after));
+  if (error.http_status == 401) headers.emplace_back("WWW-Authenticate", "Bearer");
+  call->reply.Send(error.http_status, headers, "application/json", ErrorBody(error));
+}
+
+bool Service::HasKey(const HttpRequest& request) const {
+  if (options_.api_keys.empty()) return true;
+  std::string_view given = request.Header("x-api-key");
+  const std::string_view authorization = request.Header("authorization");
+  constexpr std::string_view kBearer = "Bearer ";
+  if (authorization.starts_with(kBearer)) given = authorization.substr(kBearer.size());
+  bool found = false;
+  for (const std::string& key : options_.api_keys) found = SameSecret(given, key) || found;
+  return found;
+}
+
+ApiError Service::NotNow(const Route& route) const {
+  if (route.needs_engine && host_.engine == nullptr) {
+    return Unavailable("loading", "The model is still being loaded.");
+  }
+  if (route.generates && draining_) {
+    return Unavailable("draining", "The server is shutting down.");
+  }
+  return {};
+}
+
+void Service::Handle(HttpRequest request, HttpReply reply) {
+  Call call{std::move(request), std::move(reply), "", ""};
+  const std::string_view sent_id = call.request.Header("x-request-id");
+  call.id = IsPlainId(sent_id) ? std::string(sent_id) : NewId();
+  RouteMatch match = FindRoute(call.request.method, call.request.path);
+  SC_LOG_DEBUG("http: {} {} {}", call.id, call.request.method, call.request.path);
+  if (match.route == nullptr && match.allowed.empty()) {
+    return Refuse(&call, {404,
+                          fmt::format("There is no route {} {}.", call.request.method,
+                                      call.request.path),
+                          "", "unknown_url", 0});
+  }
+  if (match.route == nullptr) {
+    const ApiError error = {405,
+                            fmt::format("{} does not take {}; it takes {}.", call.request.path,
+                                        call.request.method, match.allowed),
+                            "", "method_not_allowed", 0};
+    return call.reply.Send(405, {{"x-request-id", call.id}, {"Allow", match.allowed}},
+                           "application/json", ErrorBody(error));
+  }
+  if (match.route->needs_key && !HasKey(call.request)) {
+    return Refuse(&call, {401, "Incorrect API key provided.", "", "invalid_api_key", 0});
+  }
+  const ApiError not_now = NotNow(*match.route);
+  if (not_now.any()) {
+    if (not_now.code == "draining") ++metrics_.rejected_draining;
+    return Refuse(&call, not_now);
+  }
+  call.rest = std::move(match.rest);
+  (this->*match.route->handler)(std::move(call));
+}
+
+void Service::Offload(size_t body_size, std::function<std::function<void()>()> work) {
+  if (body_size <= kInlineBody) return work()();
+  ++offloaded_;
+  workers_->Run([this, work = std::move(work)] {
+    std::function<void()> rest = work();
+    http_->Post([this, rest = std::move(rest)] {
+      --offloaded_;
+      rest();
+    });
+  });
+}
+
+void Service::Generate(Call call, Prepare prepare, std::unique_ptr<ReplyForm> form) {
+  struct Work {
+    Call call;
+    Prepared prepared;
+    std::unique_ptr<ReplyForm> form;
+  };
+  const size_t size = call.request.body.size();
+  auto work = std::make_shared<Work>(Work{std::move(call), {}, std::move(form)});
+  Offload(size, [this, work, prepare]() -> std::function<void()> {
+    work->prepared = prepare(context_, work->call.request.body);
+    return [this, work] {
+      StartGeneration(std::move(work->call), std::move(work->prepared), std::move(work->form));
+    };
+  });
+}
+
+void Service::StartGeneration(Call call, Prepared prepared, std::unique_ptr<ReplyForm> form) {
+  if (!call.reply.open()) return;
+  if (prepared.error.any()) return Refuse(&call, prepared.error);
+  GenerationSpec& spec = prepared.spec;
+  const size_t choices = spec.prompts.size() * static_cast<size_t>(spec.common.n);
+  const auto waiting = static_cast<size_t>(std::max(host_.engine->stats().waiting, 0));
+  if (waiting + choices > static_cast<size_t>(options_.max_waiting)) {
+    ++metrics_.rejected_queue_full;
+    return Refuse(&call, Unavailable("queue_full",
+                                     fmt::format("{} requests are waiting; the server's limit is "
+                                                 "{}. Please try again later.",
+                                                 waiting, options_.max_waiting)));
+  }
+  ReplyState state;
+  state.id = std::string(form->id_prefix()) + NewId();
+  state.model = spec.common.model.empty() ? options_.model_names[0] : spec.common.model;
+  state.created = SecondsSince1970();
+  state.tokenizer = host_.tokenizer;
+  state.spec = std::move(spec);
+  const uint64_t key = next_key_++;
+  auto generation = std::make_unique<Generation>(
+      &host_, std::move(state), std::move(form), std::move(call.reply),
+      HttpHeaders{{"x-request-id", call.id}}, call.request.arrived);
+  if (!generation->Submit()) return;
+  generation->reply().OnGone([this, key] { Erase(key); });
+  for (size_t i = 0; i < generation->ids().size(); ++i) {
+    requests_.emplace(generation->ids()[i], std::pair(key, i));
+  }
+  generations_.emplace(key, std::move(generation));
+}
+
+void Service::Erase(uint64_t key) {
+  const auto found = generations_.find(key);
+  if (found == generations_.end()) return;
+  for (const RequestId id : found->second->ids()) requests_.erase(id);
+  generations_.erase(found);  // cancels what still runs
+}
+
+void Service::TakeEvents() {
+  host_.mailbox->TakeAll(&events_);
+  for (const Event& event : events_) {
+    // Requests that have been given up are not known any more.
+    const auto found = requests_.find(event.id);
+    if (found == requests_.end()) continue;
+    const auto [key, choice] = found->second;
+    Generation& generation = *generations_.at(key);
+    generation.OnEvent(choice, event);
+    if (generation.done()) Erase(key);
+  }
+}
+
+bool Service::idle() const {
+  return generations_.empty() && offloaded_ == 0 && http_->busy() == 0;
+}
+
+void Service::Tick() {
+  const auto now = Clock::now();
+  for (auto& [key, generation] : generations_) generation->Tick(now, options_.keep_alive);
+  if (host_.engine != nullptr) CheckStall(now);
+  if (drained_ && idle()) std::exchange(drained_, nullptr)();
+}
+
+// Work and no steps: the engine hangs, and whoever watches /health should know.
+void Service::CheckStall(Clock::time_point now) {
+  const EngineStats stats = host_.engine->stats();
+  if (stats.steps != last_steps_ || stats.running + stats.waiting == 0) {
+    last_steps_ = stats.steps;
+    last_step_time_ = now;
+  }
+  const bool stalled = now - last_step_time_ > options_.stall_timeout;
+  if (stalled && !stalled_) {
+    SC_LOG_ERROR("the engine has {} requests and has made no step for {} s",
+                 stats.running + stats.waiting, options_.stall_timeout.count() / 1000);
+  }
+  stalled_ = stalled;
+}
+
+void Service::Drain(std::function<void()> drained) {
+  draining_ = true;
+  drained_ = std::move(drained);
+}
+
+void Service::CancelAll() {
+  draining_ = true;
+  std::vector<uint64_t> keys;
+  for (const auto& [key, generation] : generations_) keys.push_back(key);
+  for (const uint64_t key : keys) {
+    generations_.at(key)->Fail(Unavailable("cancelled", "The server is shutting down."));
+    Erase(key);
+  }
+}
+
+}  // namespace seacliff::serve

@@ -1,0 +1,26 @@
+// Turns to the text of a prompt, in segments that say who wrote them (encoding.md 2.2). Ids are not
+// its business: EncodeChat (seacliff/text.h) hands the segments to the tokenizer.
+#pragma once
+
+#include <array>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "seacliff/text.h"
+#include "text/chat_turns.h"
+#include "text/specials.h"
+
+namespace seacliff {
+
+struct RenderedPrompt {
+  std::vector<TextSegment> segments;  // trusted: words of the template
+  std::array<bool, static_cast<size_t>(SpecialRole::kCount)> uses{};  // special tokens in it
+  bool starts_in_reasoning = false;
+
+  std::string Text() const;
+};
+
+RenderedPrompt RenderTurns(std::vector<ChatTurn> turns, const ChatOptions& options);
+
+}  // namespace seacliff

@@ -1,0 +1,183 @@
+// simdjson's on-demand parser, because it shows numbers as they are spelt.
+#include "text/json_text.h"
+
+#include <fmt/format.h>
+#include <simdjson.h>
+
+#include <unordered_map>
+
+namespace seacliff {
+namespace {
+
+using simdjson::ondemand::json_type;
+
+bool TakeDigits(std::string_view* text) {
+  const size_t size = text->size();
+  while (!text->empty() && text->front() >= '0' && text->front() <= '9') text->remove_prefix(1);
+  return text->size() < size;
+}
+
+bool Take(std::string_view* text, char c) {
+  if (text->empty() || text->front() != c) return false;
+  text->remove_prefix(1);
+  return true;
+}
+
+// The on-demand parser does not look inside numbers that it is not asked to convert.
+bool IsNumber(std::string_view text) {
+  Take(&text, '-');
+  if (!Take(&text, '0') && !TakeDigits(&text)) return false;
+  if (Take(&text, '.') && !TakeDigits(&text)) return false;
+  if (Take(&text, 'e') || Take(&text, 'E')) {
+    if (!Take(&text, '+')) Take(&text, '-');
+    if (!TakeDigits(&text)) return false;
+  }
+  return text.empty();
+}
+
+std::string_view TrimEnd(std::string_view text) {
+  const size_t last = text.find_last_not_of(" \t\r\n");
+  return text.substr(0, last == std::string_view::npos ? 0 : last + 1);
+}
+
+// Depth is bounded by the parser (1,024). False for anything that is not JSON.
+bool Read(simdjson::ondemand::value value, JsonText* out);
+
+bool ReadArray(simdjson::ondemand::value value, JsonText* out) {
+  simdjson::ondemand::array array;
+  if (value.get_array().get(array) != simdjson::SUCCESS) return false;
+  for (auto item : array) {
+    simdjson::ondemand::value element;
+    out->items.emplace_back();
+    if (std::move(item).get(element) != simdjson::SUCCESS || !Read(element, &out->items.back())) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool ReadMembers(simdjson::ondemand::object object, JsonText* out) {
+  std::unordered_map<std::string, size_t> places;
+  for (auto field : object) {
+    std::string_view key;
+    simdjson::ondemand::value element;
+    if (field.unescaped_key().get(key) != simdjson::SUCCESS) return false;
+    std::string name(key);  // the view does not outlive the next string
+    if (field.value().get(element) != simdjson::SUCCESS) return false;
+    const auto [place, fresh] = places.emplace(name, out->members.size());
+    if (fresh) out->members.emplace_back(std::move(name), JsonText());
+    JsonText member;
+    if (!Read(element, &member)) return false;
+    out->members[place->second].second = std::move(member);
+  }
+  return true;
+}
+
+bool Read(simdjson::ondemand::value value, JsonText* out) {
+  json_type type;
+  if (value.type().get(type) != simdjson::SUCCESS) return false;
+  switch (type) {
+    case json_type::array:
+      out->kind = JsonText::Kind::kArray;
+      return ReadArray(value, out);
+    case json_type::object: {
+      out->kind = JsonText::Kind::kObject;
+      simdjson::ondemand::object object;
+      return value.get_object().get(object) == simdjson::SUCCESS && ReadMembers(object, out);
+    }
+    case json_type::string: {
+      out->kind = JsonText::Kind::kString;
+      std::string_view text;
+      if (value.get_string().get(text) != simdjson::SUCCESS) return false;
+      out->text = text;
+      return true;
+    }
+    case json_type::number:
+      out->text = TrimEnd(value.raw_json_token());
+      return IsNumber(out->text);
+    case json_type::boolean: {
+      bool truth;
+      if (value.get_bool().get(truth) != simdjson::SUCCESS) return false;
+      out->text = truth ? "true" : "false";
+      return true;
+    }
+    case json_type::null:
+      out->text = "null";
+      return value.is_null();
+  }
+  return false;
+}
+
+}  // namespace
+
+const JsonText* JsonText::Find(std::string_view key) const {
+  for (const auto& [name, value] : members) {
+    if (name == key) return &value;
+  }
+  return nullptr;
+}
+
+Result<JsonText> ParseJsonObject(std::string_view text, std::string_view field) {
+  const auto error = [field] {
+    return InvalidArgument(fmt::format("{}: must be the text of a JSON object", field));
+  };
+  const simdjson::padded_string padded(text);
+  simdjson::ondemand::parser parser;
+  simdjson::ondemand::document document;
+  if (parser.iterate(padded).get(document) != simdjson::SUCCESS) return error();
+  simdjson::ondemand::object object;
+  if (document.get_object().get(object) != simdjson::SUCCESS) return error();
+  JsonText value;
+  value.kind = JsonText::Kind::kObject;
+  if (!ReadMembers(object, &value) || !document.at_end()) return error();
+  return value;
+}
+
+void AppendJsonString(std::string_view text, std::string* out) {
+  out->push_back('"');
+  for (const char c : text) {
+    switch (c) {
+      case '"': *out += "\\\""; break;
+      case '\\': *out += "\\\\"; break;
+      case '\n': *out += "\\n"; break;
+      case '\r': *out += "\\r"; break;
+      case '\t': *out += "\\t"; break;
+      case '\b': *out += "\\b"; break;
+      case '\f': *out += "\\f"; break;
+      default:
+        if (static_cast<unsigned char>(c) < 0x20) {
+          *out += fmt::format("\\u{:04x}", static_cast<int>(c));
+        } else {
+          out->push_back(c);
+        }
+    }
+  }
+  out->push_back('"');
+}
+
+void AppendJson(const JsonText& value, std::string* out) {
+  switch (value.kind) {
+    case JsonText::Kind::kLiteral: *out += value.text; return;
+    case JsonText::Kind::kString: AppendJsonString(value.text, out); return;
+    case JsonText::Kind::kArray:
+      *out += '[';
+      for (size_t i = 0; i < value.items.size(); ++i) {
+        if (i > 0) *out += ", ";
+        AppendJson(value.items[i], out);
+      }
+      *out += ']';
+      return;
+    case JsonText::Kind::kObject:
+      *out += '{';
+      for (size_t i = 0; i < value.members.size(); ++i) {
+        if (i > 0) *out += ", ";
+        AppendJsonString(value.members[i].first, out);
+        *out += ": ";
+        AppendJson(value.members[i].second, out);
+      }
+      *out += '}';
+      return;
+  }
+}
+
+}  // namespace seacliff

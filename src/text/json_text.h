@@ -1,0 +1,33 @@
+// JSON as text that goes into a prompt: read without losing the spelling of numbers or the order of
+// keys, printed as Python's json.dumps does, which is how the checkpoints were trained. Not for
+// requests or files (base/json.h is).
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/status.h"
+
+namespace seacliff {
+
+struct JsonText {
+  enum class Kind { kLiteral, kString, kArray, kObject };
+  Kind kind = Kind::kLiteral;
+  std::string text;  // kLiteral: null, true, false or a number as spelt; kString: its characters
+  std::vector<JsonText> items;                            // kArray
+  std::vector<std::pair<std::string, JsonText>> members;  // kObject; each key once
+
+  const JsonText* Find(std::string_view key) const;
+};
+
+// The text of a JSON object. Of a key that stands there twice the last value wins, at the place of
+// the first. InvalidArgument otherwise, beginning with `field`.
+Result<JsonText> ParseJsonObject(std::string_view text, std::string_view field);
+
+// json.dumps(value, ensure_ascii=False), but numbers keep their spelling.
+void AppendJson(const JsonText& value, std::string* out);
+void AppendJsonString(std::string_view text, std::string* out);
+
+}  // namespace seacliff

@@ -1,0 +1,165 @@
+// seacliff logits: runs given token ids through the model and writes the logits, for comparison
+// with a reference. No text, no sampling, no scheduler.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/file_map.h"
+#include "checkpoint/progress_bar.h"
+#include "checkpoint/safetensors.h"
+#include "model/direct.h"
+#include "tools/commands.h"
+
+namespace seacliff {
+namespace {
+
+struct LogitsOptions {
+  std::string dir, ids_file, out, numerics = "checkpoint", kernels, load_format = "auto";
+  int64_t prefill = -1, chunk = 0, from = -1;
+  int32_t threads = 0;
+  uint64_t seed = 0;
+  bool layers = false, mtp = false;
+};
+
+Result<std::vector<int32_t>> ReadIds(const std::string& path, int64_t vocab) {
+  SC_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  std::vector<int32_t> ids;
+  const char* p = text.data();
+  const char* end = p + text.size();
+  const auto space = [](char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; };
+  while (true) {
+    while (p < end && space(*p)) ++p;
+    if (p == end) break;
+    int32_t id = 0;
+    const auto [next, error] = std::from_chars(p, end, id);
+    if (error != std::errc() || (next < end && !space(*next)) || id < 0 || id >= vocab) {
+      const char* stop = std::find_if(p, end, space);
+      return InvalidArgument(
+          fmt::format("{}: '{}' is not a token id in [0, {})", path, std::string(p, stop), vocab));
+    }
+    ids.push_back(id);
+    p = next;
+  }
+  if (ids.empty()) return InvalidArgument(path + ": holds no token ids");
+  return ids;
+}
+
+NamedTensor Floats(const std::string& name, std::vector<int64_t> shape,
+                   const std::vector<float>& values) {
+  return {name,
+          {DType::kF32, std::move(shape), reinterpret_cast<const std::byte*>(values.data()),
+           static_cast<int64_t>(values.size() * sizeof(float))}};
+}
+
+// What a run collects: logits from position `from` on, the layers of the last prefill token, and
+// the MTP logits after it.
+struct Collected {
+  std::vector<float> logits, layers, mtp;
+};
+
+Status Run(Model& model, const LogitsOptions& o, const std::vector<int32_t>& ids, Collected& out) {
+  const ModelConfig& c = model.config();
+  const auto total = static_cast<int64_t>(ids.size());
+  DirectRunner runner(model, 1, total);
+  out.layers.assign(static_cast<size_t>(c.layers * c.streams * c.dim), 0);
+  std::vector<float> logits;
+  for (int64_t begin = 0; begin < total;) {
+    const bool prefill = begin < o.prefill;
+    const int64_t count = prefill ? std::min(o.chunk, o.prefill - begin) : 1;
+    const bool last = prefill && begin + count == o.prefill;
+    std::vector<int32_t> rows;
+    for (int64_t i = 0; i < count; ++i) {
+      if (begin + i >= o.from || (last && o.mtp && i == count - 1)) {
+        rows.push_back(static_cast<int32_t>(i));
+      }
+    }
+    const DirectRunner::Piece piece{0, {ids.data() + begin, static_cast<size_t>(count)}};
+    const LayerTrace trace{count - 1, {out.layers.data(), {c.layers, c.streams, c.dim}}};
+    SC_RETURN_IF_ERROR(runner.Step({&piece, 1}, rows, logits, last && o.layers ? &trace : nullptr));
+    const int64_t wanted = std::min(count, begin + count - o.from);
+    if (wanted > 0) {
+      out.logits.insert(out.logits.end(), logits.begin(), logits.begin() + wanted * c.vocab_size);
+    }
+    if (prefill && o.mtp) {
+      SC_RETURN_IF_ERROR(
+          runner.StepMtp({ids.data() + begin + 1, static_cast<size_t>(count)}, logits));
+      if (last) out.mtp.assign(logits.end() - c.vocab_size, logits.end());
+    }
+    begin += count;
+  }
+  return OkStatus();
+}
+
+Status Logits(LogitsOptions o) {
+  SC_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(o.dir));
+  SC_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, ReadIds(o.ids_file, config.vocab_size));
+  const auto total = static_cast<int64_t>(ids.size());
+  if (o.prefill < 0) o.prefill = total;
+  if (o.prefill < 1 || o.prefill > total) {
+    return InvalidArgument(fmt::format("--prefill: must be in [1, {}], the ids given", total));
+  }
+  if (o.chunk == 0) o.chunk = o.prefill;
+  if (o.chunk < 1) return InvalidArgument("--chunk: must be at least 1");
+  if (o.from < 0) o.from = o.prefill - 1;
+  if (o.from >= total) {
+    return InvalidArgument(fmt::format("--from: must be below {}, the ids given", total));
+  }
+  if (o.mtp && config.mtp_layers == 0) return InvalidArgument("--mtp: the model has no MTP layer");
+  if (o.mtp && o.prefill == total) {
+    return InvalidArgument("--mtp: needs one id after the prefill (--prefill below the ids given)");
+  }
+
+  ModelOptions options;
+  options.dir = o.dir;
+  options.load_format = o.load_format;
+  options.numerics = o.numerics == "exact" ? Numerics::kExact : Numerics::kCheckpoint;
+  options.kernels = o.kernels;
+  options.threads = o.threads;
+  options.seed = o.seed;
+  options.mtp = o.mtp;
+  options.max_tokens = std::min(o.chunk, o.prefill);
+  DirectRunner::SizeCache(1, total, options);
+  SC_ASSIGN_OR_RETURN(auto model, Model::Load(options, ShowProgress("loading")));
+
+  Collected out;
+  SC_RETURN_IF_ERROR(Run(*model, o, ids, out));
+  std::vector<NamedTensor> tensors;
+  tensors.push_back(Floats("logits", {total - o.from, config.vocab_size}, out.logits));
+  if (o.layers) {
+    tensors.push_back(
+        Floats("layers_last_token", {config.layers, config.streams, config.dim}, out.layers));
+  }
+  if (o.mtp) tensors.push_back(Floats("mtp_logits", {config.vocab_size}, out.mtp));
+  return WriteSafetensors(o.out, tensors);
+}
+
+}  // namespace
+
+void AddLogits(CLI::App& app, Status& status) {
+  auto o = std::make_shared<LogitsOptions>();
+  CLI::App* command = app.add_subcommand("logits", "Write the logits of given token ids");
+  command->add_option("dir", o->dir, "model directory")->required();
+  command->add_option("--ids-file", o->ids_file, "token ids, separated by white space")->required();
+  command->add_option("--prefill", o->prefill, "ids fed as one prefill (default: all)");
+  command->add_option("--chunk", o->chunk, "tokens of a prefill step (default: the whole prefill)");
+  command->add_option("--from", o->from, "first position written (default: last of the prefill)");
+  command->add_option("--numerics", o->numerics, "checkpoint or exact")
+      ->check(CLI::IsMember({"checkpoint", "exact"}));
+  command->add_flag("--layers", o->layers,
+                    "also write the layer outputs of the last prefill token");
+  command->add_flag("--mtp", o->mtp, "also write the MTP layer's logits after the prefill");
+  command->add_option("--load-format", o->load_format, "auto or dummy")
+      ->check(CLI::IsMember({"auto", "dummy"}));
+  command->add_option("--kernels", o->kernels, "forced rows, op=row,op=row");
+  command->add_option("--threads", o->threads, "0: one per core");
+  command->add_option("--seed", o->seed, "seed of dummy weights");
+  command->add_option("--out", o->out, "safetensors file to write")->required();
+  command->callback([o, &status] { status = Logits(*o); });
+}
+
+}  // namespace seacliff
