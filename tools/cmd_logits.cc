@@ -2,10 +2,8 @@
 // with a reference. No text, no sampling, no scheduler.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,6 +11,7 @@
 #include "checkpoint/progress_bar.h"
 #include "checkpoint/safetensors.h"
 #include "model/direct.h"
+#include "tools/cmd_common.h"
 #include "tools/commands.h"
 
 namespace seacliff {
@@ -79,7 +78,7 @@ Status Run(Model& model, const LogitsOptions& o, const std::vector<int32_t>& ids
       }
     }
     const DirectRunner::Piece piece{0, {ids.data() + begin, static_cast<size_t>(count)}};
-    const LayerTrace trace{count - 1, {out.layers.data(), {c.layers, c.streams, c.dim}}};
+    const ForwardTrace trace{count - 1, {out.layers.data(), {c.layers, c.streams, c.dim}}, {}, {}};
     SC_RETURN_IF_ERROR(runner.Step({&piece, 1}, rows, logits, last && o.layers ? &trace : nullptr));
     const int64_t wanted = std::min(count, begin + count - o.from);
     if (wanted > 0) {
@@ -141,25 +140,26 @@ Status Logits(LogitsOptions o) {
 }  // namespace
 
 void AddLogits(CLI::App& app, Status& status) {
-  auto o = std::make_shared<LogitsOptions>();
-  CLI::App* command = app.add_subcommand("logits", "Write the logits of given token ids");
-  command->add_option("dir", o->dir, "model directory")->required();
-  command->add_option("--ids-file", o->ids_file, "token ids, separated by white space")->required();
-  command->add_option("--prefill", o->prefill, "ids fed as one prefill (default: all)");
-  command->add_option("--chunk", o->chunk, "tokens of a prefill step (default: the whole prefill)");
-  command->add_option("--from", o->from, "first position written (default: last of the prefill)");
-  command->add_option("--numerics", o->numerics, "checkpoint or exact")
-      ->check(CLI::IsMember({"checkpoint", "exact"}));
-  command->add_flag("--layers", o->layers,
-                    "also write the layer outputs of the last prefill token");
-  command->add_flag("--mtp", o->mtp, "also write the MTP layer's logits after the prefill");
-  command->add_option("--load-format", o->load_format, "auto or dummy")
-      ->check(CLI::IsMember({"auto", "dummy"}));
-  command->add_option("--kernels", o->kernels, "forced rows, op=row,op=row");
-  command->add_option("--threads", o->threads, "0: one per core");
-  command->add_option("--seed", o->seed, "seed of dummy weights");
-  command->add_option("--out", o->out, "safetensors file to write")->required();
-  command->callback([o, &status] { status = Logits(*o); });
+  AddCommand(app, kLogits, "logits", "Write the logits of given token ids", status,
+             [](const Settings& s) -> Status {
+               if (s.ids_file.empty()) return InvalidArgument("--ids-file: must be given");
+               if (s.out.empty()) return InvalidArgument("--out: must be given");
+               LogitsOptions o;
+               o.dir = s.dir;
+               o.ids_file = s.ids_file;
+               o.out = s.out;
+               o.numerics = s.numerics;
+               o.kernels = s.kernels;
+               o.load_format = s.load_format;
+               o.prefill = s.prefill;
+               o.chunk = s.chunk;
+               o.from = s.from;
+               o.threads = static_cast<int32_t>(s.threads);
+               o.seed = static_cast<uint64_t>(s.seed.value_or(0));
+               o.layers = s.layers;
+               o.mtp = s.mtp;
+               return Logits(o);
+             });
 }
 
 }  // namespace seacliff

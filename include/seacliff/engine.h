@@ -26,7 +26,7 @@ struct SamplingParams {
   float presence_penalty = 0.0f;    // [-2, 2]; over output
   float frequency_penalty = 0.0f;   // [-2, 2]; over output
   std::vector<std::pair<int32_t, float>> logit_bias;
-  int32_t min_tokens = 0;  // end tokens cannot be chosen before
+  int32_t min_tokens = 0;     // end tokens cannot be chosen before
   int32_t top_logprobs = -1;  // -1: none; n >= 0: the chosen token's and the n best
 };
 
@@ -48,8 +48,8 @@ struct TokenLogprob {
 
 struct Token {
   int32_t id = 0;
-  float logprob = 0;               // valid when top_logprobs >= 0
-  std::vector<TokenLogprob> top;   // best first
+  float logprob = 0;              // valid when top_logprobs >= 0
+  std::vector<TokenLogprob> top;  // best first
 };
 
 enum class Finish : int32_t { kNone, kStop, kLength, kCancelled, kError };
@@ -59,7 +59,7 @@ struct Event {
   RequestId id = 0;
   std::vector<Token> tokens;
   Finish finish = Finish::kNone;
-  Status error;             // set with Finish::kError
+  Status error;               // set with Finish::kError
   int32_t cached_tokens = 0;  // prompt tokens that came from the prefix cache
 };
 
@@ -67,15 +67,15 @@ using EventSink = std::function<void(const Event&)>;
 
 struct EngineOptions {
   std::string model_dir;
-  std::string load_format = "auto";      // auto | dummy
-  std::string numerics = "checkpoint";   // checkpoint | exact
-  std::string kernels;                   // row choices, "op=row,op=row"
-  int32_t threads = 0;                   // 0: one per core
-  int32_t max_model_len = 0;             // 0: from config.json, at most what the cache holds
+  std::string load_format = "auto";     // auto | dummy
+  std::string numerics = "checkpoint";  // checkpoint | exact
+  std::string kernels;                  // row choices, "op=row,op=row"
+  int32_t threads = 0;                  // 0: one per core
+  int32_t max_model_len = 0;            // 0: from config.json, at most what the cache holds
   int32_t max_num_seqs = 16;
   int32_t max_num_batched_tokens = 512;
-  int64_t kv_cache_memory = 0;           // bytes; 0: chosen from max_num_seqs and max_model_len
-  uint64_t seed = 0;                     // for requests that bring none, and for dummy weights
+  int64_t kv_cache_memory = 0;  // bytes; 0: chosen from max_num_seqs and max_model_len
+  uint64_t seed = 0;            // for requests that bring none, and for dummy weights
 };
 
 struct EngineStats {

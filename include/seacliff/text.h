@@ -50,7 +50,8 @@ class Tokenizer {
   // The bytes of the ids, which need not be valid UTF-8 (a token may be half a character). Ids
   // that do not exist give nothing. `skip_special` leaves out tokens marked special in the file.
   std::string Decode(std::span<const int32_t> ids, bool skip_special = false) const;
-  // One token's bytes (an added token's text); empty if there is no such id. Lives as long as *this.
+  // One token's bytes (an added token's text); empty if there is no such id. Lives as long as
+  // *this.
   std::string_view TokenBytes(int32_t id) const;
 
   // One more than the largest id, added tokens included.
@@ -119,7 +120,7 @@ struct ChatEffortChoice {
 Result<ChatEffortChoice> ParseChatEffort(std::string_view word);
 
 struct ChatToolCall {
-  std::string id;         // only its match with a later tool_call_id matters
+  std::string id;  // only its match with a later tool_call_id matters
   std::string name;
   std::string arguments;  // the text of a JSON object; "" and "null" mean no arguments
 };
@@ -132,12 +133,12 @@ struct ChatContentPart {
 };
 
 struct ChatMessage {
-  std::string role;     // system | developer | user | assistant | tool | latest_reminder
+  std::string role;  // system | developer | user | assistant | tool | latest_reminder
   std::string content;
-  std::vector<ChatContentPart> parts;  // if not empty, stands in place of content
-  std::string name;                    // accepted, not rendered: V4 has no place for it
-  std::string reasoning;               // assistant: text between <think> and </think>
-  bool has_reasoning = false;          // the client sent `reasoning` (it may be empty)
+  std::vector<ChatContentPart> parts;    // if not empty, stands in place of content
+  std::string name;                      // accepted, not rendered: V4 has no place for it
+  std::string reasoning;                 // assistant: text between <think> and </think>
+  bool has_reasoning = false;            // the client sent `reasoning` (it may be empty)
   std::vector<ChatToolCall> tool_calls;  // assistant
   std::string tool_call_id;              // tool
   std::string task;     // "" | action | query | authority | domain | title | read_url
@@ -153,9 +154,9 @@ struct ChatOptions {
   ChatEffort effort = ChatEffort::kDefault;
   // Each the JSON text of one element of the request's `tools`: {"type": "function", "function":
   // {...}}, or the inner object alone. They go to the first system message.
-  std::vector<std::string> tools;
+  std::vector<std::string> tools = {};
   // JSON text of the schema that the reply must follow, or "". It goes to the first system message.
-  std::string response_format;
+  std::string response_format = {};
   // Forget the reasoning before the last user message (thinking mode; never when there are tools).
   bool drop_thinking = true;
   // As `prefix` on the last message, which must be an assistant's.
@@ -166,6 +167,8 @@ struct EncodedPrompt {
   std::vector<int32_t> ids;
   // The prompt ends inside an open <think>: what the ReplyParser must start with.
   bool starts_in_reasoning = false;
+  // The prompt ends inside an assistant message (prefix, continue_final_message).
+  bool continues_message = false;
 };
 
 // InvalidArgument names the message by index and the field ("messages[2].tool_calls[0].arguments").
@@ -173,7 +176,8 @@ struct EncodedPrompt {
 Result<EncodedPrompt> EncodeChat(const Tokenizer& tokenizer, std::span<const ChatMessage> messages,
                                  const ChatOptions& options);
 
-// ---- Replies: ids -> reasoning, content -----------------------------------------------------------
+// ---- Replies: ids -> reasoning, content
+// -----------------------------------------------------------
 
 enum class ReplyPart : int32_t { kReasoning, kContent };
 
@@ -185,9 +189,11 @@ struct ReplyDelta {
 
 struct ReplyOptions {
   bool starts_in_reasoning = false;  // EncodedPrompt::starts_in_reasoning
-  std::vector<std::string> stop;     // looked for in the content only; empty strings are ignored
-  bool include_stop = false;         // the matched stop string is part of the content
-  bool skip_special = true;          // tokens marked special in the file are not printed
+  bool continues_message = false;    // EncodedPrompt's; else newlines at the beginning are dropped
+  std::vector<std::string> stop = {};  // looked for in the content only; empty strings are ignored
+  bool include_stop = false;           // the matched stop string is part of the content
+  bool skip_special = true;            // added tokens are not printed (tags never are)
+  bool ignore_end = false;             // end_ids() end nothing (a request's ignore_eos)
 };
 
 // A chat reply, token by token. Concatenated deltas do not depend on how the reply was cut.
@@ -210,8 +216,8 @@ class ReplyParser {
   bool done() const;
   // The stop string that ended the reply.
   const std::optional<std::string>& matched_stop() const;
-  // The part the next byte belongs to; before Feed(id) and after it tell which list a token's
-  // logprob goes to.
+  // The part that the next byte belongs to. Read before Feed(id), it tells to which list the
+  // logprob of that token goes.
   ReplyPart part() const;
   // Tokens fed while in reasoning, the closing tag included.
   int32_t reasoning_tokens() const;

@@ -33,10 +33,8 @@ TEST(StoragesTest, AgreesWithTheStore) {
   const ModelConfig config = Flash();
   for (const bool exact : {false, true}) {
     const CacheUnitBytes unit = UnitBytesOf(config, exact);
-    const CacheCost cost = CostOfCache(config, exact);
-    EXPECT_EQ(unit.window_page, cost.window_page);
-    EXPECT_EQ(unit.compressed_page, cost.compressed_page);
-    EXPECT_EQ(unit.slot, cost.slot);
+    const CacheStore store(config, exact, config.layers, 3, 2, 1);
+    EXPECT_EQ(store.bytes(), 3 * unit.window_page + 2 * unit.compressed_page + unit.slot);
   }
 }
 

@@ -33,6 +33,12 @@ CacheStore::CacheStore(const ModelConfig& config, bool exact, int64_t layers, in
   }
 }
 
+int64_t CacheStore::bytes() const {
+  int64_t sum = 0;
+  for (const Buffer& buffer : buffers_) sum += buffer.bytes();
+  return sum;
+}
+
 PagedView CacheStore::Paged(EntryFormat format, int64_t dim, int64_t page_len, int64_t pages) {
   PagedView view{nullptr, format, dim, page_len, pages};
   buffers_.push_back(Buffer::Host(view.page_bytes() * pages));
@@ -44,22 +50,6 @@ View<float, 4> CacheStore::State(int64_t slots, int64_t ratio, int64_t dim) {
   const int64_t rows = ModelConfig::StateRows(ratio), width = ModelConfig::Overlap(ratio) * dim;
   buffers_.push_back(Buffer::Host(slots * rows * 2 * width * 4));
   return buffers_.back().As<float, 4>({slots, rows, 2, width});
-}
-
-CacheCost CostOfCache(const ModelConfig& config, bool exact) {
-  const Formats formats(exact);
-  const int64_t kv = EntryBytes(formats.kv, config.head_dim);
-  const int64_t index = EntryBytes(formats.index, config.index_dim);
-  CacheCost cost;
-  for (int64_t i = 0; i < config.layers; ++i) {
-    const int64_t ratio = config.ratios[static_cast<size_t>(i)];
-    cost.window_page += kPageTokens * kv;
-    if (ratio == 0) continue;
-    const int64_t row = 2 * 4 * ModelConfig::StateRows(ratio) * ModelConfig::Overlap(ratio);
-    cost.compressed_page += kPageTokens / ratio * (kv + (ratio == 4 ? index : 0));
-    cost.slot += row * (config.head_dim + (ratio == 4 ? config.index_dim : 0));
-  }
-  return cost;
 }
 
 }  // namespace seacliff

@@ -25,6 +25,7 @@ class CacheStore {
   CacheStore(const ModelConfig& config, bool exact, int64_t layers, int64_t window_pages,
              int64_t compressed_pages, int64_t slots);
 
+  int64_t bytes() const;
   const LayerCache& layer(int64_t i) const { return layers_[static_cast<size_t>(i)]; }
 
  private:
@@ -34,11 +35,5 @@ class CacheStore {
   std::vector<Buffer> buffers_;
   std::vector<LayerCache> layers_;
 };
-
-// Bytes over all layers of one window page, one compressed page and one slot.
-struct CacheCost {
-  int64_t window_page = 0, compressed_page = 0, slot = 0;
-};
-CacheCost CostOfCache(const ModelConfig& config, bool exact);
 
 }  // namespace seacliff

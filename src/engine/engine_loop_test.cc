@@ -376,6 +376,22 @@ TEST_F(EngineLoopTest, ASinkMaySubmitAgain) {
   EXPECT_EQ(done.get_future().wait_for(std::chrono::seconds(30)), std::future_status::ready);
 }
 
+// A cancel that comes too late must not hit the next request of the same id.
+TEST_F(EngineLoopTest, ALateCancelIsForgotten) {
+  Start(2, 64);
+  Request request = MakeRequest({7}, 1);
+  model_->before_step = [this, id = request.id] { engine_->Cancel(id); };
+  std::promise<Finish> done;
+  const EventSink second = [&](const Event& event) { done.set_value(event.finish); };
+  const EventSink first = [&](const Event& event) {
+    EXPECT_EQ(event.finish, Finish::kLength);
+    model_->before_step = nullptr;
+    EXPECT_TRUE(engine_->Submit(request, second).ok());
+  };
+  ASSERT_TRUE(engine_->Submit(request, first).ok());
+  EXPECT_EQ(done.get_future().get(), Finish::kLength);
+}
+
 // Several threads submit and cancel at once; every request gets exactly one last event.
 TEST_F(EngineLoopTest, ManyThreadsAtOnce) {
   Start(8, 64, 300);

@@ -51,7 +51,7 @@ class FakeModel final : public Model {
   const ModelConfig& config() const override { return config_; }
   Context& context() override { return context_; }
 
-  Status Forward(const Batch& batch, View<float, 2> logits, const LayerTrace*) override {
+  Status Forward(const Batch& batch, View<float, 2> logits, const ForwardTrace*) override {
     if (before_step) before_step();
     ++steps;
     largest_batch = std::max<int64_t>(largest_batch, batch.tokens());

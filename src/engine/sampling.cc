@@ -99,60 +99,76 @@ size_t Choose(size_t n, double u, const Weight& weight) {
   return last;
 }
 
+// The worst of the shortest prefix, best first, whose weights reach `wanted`. Reorders `order`. By
+// halving: a full sort of a large vocabulary would take longer than everything else together.
+Candidate LastOfPrefix(std::span<Candidate> order, double wanted) {
+  while (order.size() > 1) {
+    const size_t half = order.size() / 2;
+    std::nth_element(order.begin(), order.begin() + static_cast<int64_t>(half), order.end(),
+                     Better);
+    double sum = 0;
+    for (const Candidate& candidate : order.first(half))
+      sum += static_cast<double>(candidate.weight);
+    if (sum >= wanted) {
+      order = order.first(half);
+    } else {
+      wanted -= sum;
+      order = order.subspan(half);
+    }
+  }
+  return order.front();
+}
+
 // Step 5 of the definition: the candidates that stay, in ascending order of id.
 void Truncate(const SampleArgs& args, std::span<const float> logits, float largest,
-              std::vector<Candidate>& candidates) {
-  const auto weight = [&](float logit) {
-    return static_cast<double>(std::exp((logit - largest) / args.temperature));
-  };
-  const bool has_top_k = args.top_k > 0 && static_cast<size_t>(args.top_k) < logits.size();
-  if (has_top_k) {
+              SampleScratch& scratch) {
+  std::vector<Candidate>& candidates = scratch.candidates;
+  if (args.top_k > 0 && static_cast<size_t>(args.top_k) < logits.size()) {
     SelectTop(logits, static_cast<size_t>(args.top_k), candidates);
+    std::sort(candidates.begin(), candidates.end(),
+              [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
   } else {
     candidates.resize(logits.size());
     for (size_t i = 0; i < logits.size(); ++i) candidates[i] = {logits[i], static_cast<int32_t>(i)};
   }
+  double sum = 0;
+  for (Candidate& candidate : candidates) {
+    candidate.weight = std::exp((candidate.logit - largest) / args.temperature);
+    sum += static_cast<double>(candidate.weight);
+  }
   if (args.top_p < 1) {
-    double sum = 0;
-    for (const Candidate& candidate : candidates) sum += weight(candidate.logit);
     const double wanted = static_cast<double>(args.top_p) * sum;
-    if (!has_top_k) {
-      // All weights below this floor together are less than what may be cut, so none of them is in
-      // the prefix: only the others need sorting.
-      const double floor = 0.5 * (sum - wanted) / static_cast<double>(candidates.size());
-      std::erase_if(candidates, [&](const Candidate& c) { return weight(c.logit) < floor; });
-      std::sort(candidates.begin(), candidates.end(), Better);
+    // All weights below this floor together are less than what may be cut, so none of them is in
+    // the prefix.
+    const double floor = 0.5 * (sum - wanted) / static_cast<double>(candidates.size());
+    scratch.order.clear();
+    for (const Candidate& candidate : candidates) {
+      if (static_cast<double>(candidate.weight) >= floor) scratch.order.push_back(candidate);
     }
-    double running = 0;
-    size_t kept = 0;
-    while (kept < candidates.size() && (kept == 0 || running < wanted)) {
-      running += weight(candidates[kept++].logit);
-    }
-    candidates.resize(kept);
+    const Candidate last = LastOfPrefix(scratch.order, wanted);
+    std::erase_if(candidates, [&](const Candidate& candidate) { return Better(last, candidate); });
   }
   if (args.min_p > 0) {
-    const double floor = static_cast<double>(args.min_p);
-    std::erase_if(candidates, [&](const Candidate& c) { return weight(c.logit) < floor; });
+    std::erase_if(candidates, [&](const Candidate& c) { return c.weight < args.min_p; });
   }
-  std::sort(candidates.begin(), candidates.end(),
-            [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
 }
 
 int32_t DrawToken(const SampleArgs& args, std::span<const float> logits, float largest,
                   SampleScratch& scratch) {
   const double u = RandomUniform(args.seed, args.index, Draw::kToken);
-  const auto weight = [&](float logit) { return std::exp((logit - largest) / args.temperature); };
-  std::vector<float>& weights = scratch.weights;
-  const auto weight_at = [&](size_t i) { return static_cast<double>(weights[i]); };
-  if (args.top_k <= 0 && args.top_p >= 1 && args.min_p <= 0) {
-    weights.resize(logits.size());
-    for (size_t i = 0; i < logits.size(); ++i) weights[i] = weight(logits[i]);
-    return static_cast<int32_t>(Choose(weights.size(), u, weight_at));
+  if (args.top_k > 0 || args.top_p < 1 || args.min_p > 0) {
+    Truncate(args, logits, largest, scratch);
+    const std::vector<Candidate>& stay = scratch.candidates;
+    const auto weight = [&](size_t i) { return static_cast<double>(stay[i].weight); };
+    return stay[Choose(stay.size(), u, weight)].id;
   }
-  Truncate(args, logits, largest, scratch.candidates);
-  weights.resize(scratch.candidates.size());
-  for (size_t i = 0; i < weights.size(); ++i) weights[i] = weight(scratch.candidates[i].logit);
-  return scratch.candidates[Choose(weights.size(), u, weight_at)].id;
+  std::vector<float>& weights = scratch.weights;
+  weights.resize(logits.size());
+  for (size_t i = 0; i < weights.size(); ++i) {
+    weights[i] = std::exp((logits[i] - largest) / args.temperature);
+  }
+  const auto weight = [&](size_t i) { return static_cast<double>(weights[i]); };
+  return static_cast<int32_t>(Choose(weights.size(), u, weight));
 }
 
 }  // namespace

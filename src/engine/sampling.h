@@ -66,11 +66,12 @@ struct SampleArgs {
 // Memory that one row needs on its way; kept from step to step.
 struct SampleScratch {
   struct Candidate {
-    float logit;
-    int32_t id;
+    float logit = 0;
+    int32_t id = 0;
+    float weight = 0;
   };
   std::vector<float> logits, weights;
-  std::vector<Candidate> candidates;
+  std::vector<Candidate> candidates, order;
 };
 
 // Fills `token` (id, and with top_logprobs >= 0 logprob and top). An error if the logits hold NaN

@@ -8,6 +8,7 @@
 namespace seacliff {
 namespace {
 
+// clang-format off
 constexpr OpCheck kOpChecks[] = {
     {"embed", embed::Check},
     {"mhc_boundary", mhc_boundary::Check},
@@ -24,6 +25,7 @@ constexpr OpCheck kOpChecks[] = {
     {"router", router::Check},
     {"experts", experts::Check},
 };
+// clang-format on
 
 }  // namespace
 

@@ -1,4 +1,5 @@
-// The table of op checks, and the one call that runs them: behind `seacliff check` and kernels_test.
+// The table of op checks, and the one call that runs them: behind `seacliff check` and
+// kernels_test.
 #pragma once
 
 #include <span>

@@ -56,7 +56,7 @@ void CompressAndIndex(Context& k, const ModelConfig& c, const AttentionWeights& 
   const auto index_q = s.index_q.Reshape<3>({b.tokens(), c.index_heads, c.index_dim});
   Linear(k, {s.q_low, w.index_wq_b, true, s.index_q});
   IndexQuery(k, {index_q, b.positions, w.frequencies});
-  IndexTopk(k, {index_q, s.index_weights, w.ratio, b, cache.index, s.index_picks});
+  IndexTopk(k, {index_q, s.index_weights, w.ratio, b, cache.index, s.index_picks, s.index_margin});
 }
 
 void OutputProjection(Context& k, const ModelConfig& c, const AttentionWeights& w, Activations& s) {

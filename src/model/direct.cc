@@ -23,7 +23,7 @@ DirectRunner::DirectRunner(Model& model, int64_t seqs, int64_t max_len)
     : model_(model), pages_per_seq_(PagesFor(max_len)), lengths_(static_cast<size_t>(seqs), 0) {}
 
 Status DirectRunner::Step(std::span<const Piece> pieces, std::span<const int32_t> rows,
-                          std::vector<float>& logits, const LayerTrace* trace) {
+                          std::vector<float>& logits, const ForwardTrace* trace) {
   ids_.clear();
   positions_.clear();
   seq_of_.clear();

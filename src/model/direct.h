@@ -26,7 +26,7 @@ class DirectRunner {
   // One step. `rows`: tokens of the step (pieces one after the other) whose logits are wanted;
   // logits get rows.size() * vocab_size values.
   Status Step(std::span<const Piece> pieces, std::span<const int32_t> rows,
-              std::vector<float>& logits, const LayerTrace* trace = nullptr);
+              std::vector<float>& logits, const ForwardTrace* trace = nullptr);
   // The MTP layer over the tokens of the last step; next_ids[i] follows token i.
   Status StepMtp(std::span<const int32_t> next_ids, std::vector<float>& logits);
 

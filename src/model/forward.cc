@@ -20,7 +20,7 @@ void Boundary(Context& k, const ModelConfig& c, const MhcWeights& hc, const Norm
 void MixtureOfExperts(Context& k, const ModelConfig& c, const MoeWeights& w, const Batch& b,
                       Activations& s) {
   Router(k, {s.x, w.gate, w.bias, w.table, b.ids, static_cast<float>(c.route_scale), s.picks,
-             s.weights});
+             s.weights, s.expert_margin});
   Experts(k,
           {s.x, w.experts, w.shared, s.picks, s.weights, static_cast<float>(c.swiglu_limit), s.y});
 }

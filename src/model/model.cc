@@ -39,14 +39,15 @@ class HostModel : public Model {
   const ModelConfig& config() const override { return config_; }
   Context& context() override { return context_; }
 
-  Status Forward(const Batch& batch, View<float, 2> logits, const LayerTrace* trace) override {
+  Status Forward(const Batch& batch, View<float, 2> logits, const ForwardTrace* trace) override {
     SC_CHECK(batch.tokens() <= scratch_.max_tokens());
     Activations s = scratch_.For(batch.tokens());
     Embed(context_, {batch.ids, weights_.embed, s.streams});
     for (int64_t i = 0; i < config_.layers; ++i) {
       const LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
+      if (trace != nullptr) WantMargins(*trace, i, s);
       Block(context_, config_, layer, batch, cache_.layer(i), i == 0, s);
-      if (trace != nullptr) Trace(*trace, i, s);
+      if (trace != nullptr && trace->layers) TraceStreams(*trace, i, s);
     }
     Head(batch, weights_.hc_head, weights_.norm, s, logits);
     return context_.TakeError();
@@ -97,8 +98,15 @@ class HostModel : public Model {
     }
   }
 
+  static void WantMargins(const ForwardTrace& trace, int64_t i, Activations& s) {
+    if (!trace.expert_margin) return;
+    s.expert_margin = trace.expert_margin[i];
+    s.index_margin = trace.index_margin[i];
+    for (int64_t t = 0; t < s.index_margin.shape[0]; ++t) s.index_margin(t) = INFINITY;
+  }
+
   // The streams of the traced token after layer i: what the next boundary will make of them.
-  void Trace(const LayerTrace& trace, int64_t i, const Activations& s) {
+  void TraceStreams(const ForwardTrace& trace, int64_t i, const Activations& s) {
     const int64_t n = config_.streams, dim = config_.dim;
     std::vector<float> memory(static_cast<size_t>(n * dim));
     const Act<3> copy(memory.data(), dtype(), {1, n, dim});

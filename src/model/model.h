@@ -30,10 +30,13 @@ struct ModelOptions {
   int64_t window_pages = 0, compressed_pages = 0, slots = 0;
 };
 
-// Copies of the residual streams of one token after every layer, for comparison with a reference.
-struct LayerTrace {
-  int64_t token = 0;      // which token of the step
-  View<float, 3> layers;  // [layers, streams, dim], filled by Forward
+// What Forward shows of its inside, for comparison with a reference. Empty views are not filled.
+struct ForwardTrace {
+  int64_t token = 0;      // the token of the step whose residual streams are copied
+  View<float, 3> layers;  // [layers, streams, dim]: the streams after every layer
+  // [layers, tokens]: how close each discrete choice was (kernels/router, kernels/index_topk);
+  // infinite where a layer makes no choice.
+  View<float, 2> expert_margin, index_margin;
 };
 
 class Model {
@@ -48,7 +51,7 @@ class Model {
   // Runs the step and writes logits [batch.logit_rows, vocab_size]. After an error the sequences of
   // the batch have lost their cache content; the model itself stays usable.
   virtual Status Forward(const Batch& batch, View<float, 2> logits,
-                         const LayerTrace* trace = nullptr) = 0;
+                         const ForwardTrace* trace = nullptr) = 0;
 
   // The MTP layer over the batch that Forward ran last: position i joins its residual streams with
   // next_ids[i], the token at position i + 1 (spec/model.md 2.15), and predicts the one after it.

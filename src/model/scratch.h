@@ -19,11 +19,12 @@ struct Activations {
   Act<2> z;            // [tokens, o_groups * o_rank]
   Act<2> keys, gates;  // [tokens, width] f32: compressor projections
   Act<2> index_keys, index_gates;
-  Act<2> index_q;                // [tokens, index_heads * index_dim]
-  Act<2> index_weights;          // [tokens, index_heads]
-  View<int32_t, 2> index_picks;  // [tokens, index_topk]
-  View<int32_t, 2> picks;        // [tokens, picks]
-  View<float, 2> weights;        // [tokens, picks]
+  Act<2> index_q;                              // [tokens, index_heads * index_dim]
+  Act<2> index_weights;                        // [tokens, index_heads]
+  View<int32_t, 2> index_picks;                // [tokens, index_topk]
+  View<int32_t, 2> picks;                      // [tokens, picks]
+  View<float, 1> expert_margin, index_margin;  // [tokens], or empty: wanted by a trace
+  View<float, 2> weights;                      // [tokens, picks]
 };
 
 class Scratch {

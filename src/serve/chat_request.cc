@@ -93,10 +93,9 @@ ChatMessage ReadMessage(Fields* fields) {
   bool known = false;
   for (const std::string_view role : kRoles) known = known || role == message.role;
   if (!known) {
-    fields->Fail("role", message.role.empty()
-                             ? "is missing"
-                             : fmt::format("\"{}\" is not one of {}", message.role,
-                                           fmt::join(kRoles, ", ")));
+    fields->Fail("role", message.role.empty() ? "is missing"
+                                              : fmt::format("\"{}\" is not one of {}", message.role,
+                                                            fmt::join(kRoles, ", ")));
   }
   ReadContent(fields, &message);
   fields->String("name", &message.name);

@@ -1,6 +1,6 @@
-// Reading the fields of a request's JSON: each getter checks type and range, leaves its target as it
-// is when the field is absent or null, and on a fault keeps the first error, which names the field.
-// Fields it is not asked for are ignored.
+// Reading the fields of a request's JSON: each getter checks type and range, leaves its target as
+// it is when the field is absent or null, and on a fault keeps the first error, which names the
+// field. Fields it is not asked for are ignored.
 #pragma once
 
 #include <simdjson.h>

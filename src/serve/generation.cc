@@ -69,8 +69,7 @@ Request Generation::MakeRequest(const Choice& choice) const {
   Request request;
   request.id = host_->engine->NextId();
   request.prompt = prompt.ids;
-  const int32_t free =
-      host_->engine->max_model_len() - static_cast<int32_t>(request.prompt.size());
+  const int32_t free = host_->engine->max_model_len() - static_cast<int32_t>(request.prompt.size());
   request.max_tokens = common.max_tokens == 0 ? free : std::min(common.max_tokens, free);
   request.stop_token_ids = common.stop_token_ids;
   request.ignore_eos = common.ignore_eos && common.stop_token_ids.empty();
@@ -100,10 +99,9 @@ bool Generation::Submit() {
     Request request = MakeRequest(choice);
     const RequestId id = request.id;
     host_->metrics->params_max_tokens.Observe(request.max_tokens);
-    const Status status =
-        host_->engine->Submit(std::move(request), [mailbox = host_->mailbox](const Event& event) {
-          mailbox->Put(event);
-        });
+    const Status status = host_->engine->Submit(
+        std::move(request),
+        [mailbox = host_->mailbox](const Event& event) { mailbox->Put(event); });
     if (!status.ok()) {
       if (status.code() == Code::kExhausted) ++host_->metrics->rejected_queue_full;
       Fail(FromStatus(status));
@@ -176,8 +174,8 @@ void Generation::TakeToken(size_t i, const Token& token, bool is_end) {
   const bool is_stop_id = is_end && !is_end_id;
   // The token that ended the reply is no part of its text. Its logprob is told only beside its id,
   // so that the two lists match; elsewhere the logprobs spell the text.
-  const bool told = !(is_end || is_end_id) || common.return_token_ids ||
-                    (is_stop_id && common.include_stop);
+  const bool told =
+      !(is_end || is_end_id) || common.return_token_ids || (is_stop_id && common.include_stop);
   if (wants_tokens() && told) PendingPiece(i, run.reader.part()).tokens.push_back(token);
   // With ignore_eos the model goes on after an end token, and so does the reader.
   if (is_end_id || (is_stop_id && !common.include_stop)) return;
@@ -203,8 +201,8 @@ void Generation::FinishChoice(size_t i, const Event& event) {
   CountFinished(i, choice.finish_reason == "length" ? Outcome::kLength : Outcome::kStop);
 }
 
-// Takes what is pending: adds it to the whole reply, or words it for the stream. Tokens without text
-// yet wait for it, unless `all`.
+// Takes what is pending: adds it to the whole reply, or words it for the stream. Tokens without
+// text yet wait for it, unless `all`.
 std::string Generation::Emit(size_t i, bool all) {
   Choice& choice = state_.choices[i];
   std::vector<Piece>& pending = runs_[i].pending;

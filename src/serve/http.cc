@@ -20,8 +20,8 @@ namespace {
 
 namespace asio = boost::asio;
 namespace http = boost::beast::http;
-using boost::system::error_code;
 using asio::ip::tcp;
+using boost::system::error_code;
 using Clock = std::chrono::steady_clock;
 
 constexpr size_t kScratchBytes = 64 << 10;
@@ -62,7 +62,9 @@ std::string PercentDecoded(std::string_view text) {
   return out;
 }
 
-std::string Chunk(std::string_view data) { return fmt::format("{:x}\r\n{}\r\n", data.size(), data); }
+std::string Chunk(std::string_view data) {
+  return fmt::format("{:x}\r\n{}\r\n", data.size(), data);
+}
 
 }  // namespace
 
@@ -306,9 +308,9 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   }
 
   std::string Head(int status, const HttpHeaders& headers, std::string_view type) const {
-    std::string head = fmt::format(
-        "HTTP/1.1 {} {}\r\nContent-Type: {}\r\n", status,
-        ToView(http::obsolete_reason(static_cast<http::status>(status))), type);
+    std::string head =
+        fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\n", status,
+                    ToView(http::obsolete_reason(static_cast<http::status>(status))), type);
     for (const auto& [name, value] : headers) {
       fmt::format_to(std::back_inserter(head), "{}: {}\r\n", name, value);
     }
@@ -527,8 +529,8 @@ Result<std::unique_ptr<HttpServer>> HttpServer::Listen(const std::string& host, 
                                                        ErrorBody error_body) {
   auto state = std::make_unique<State>(limits, std::move(handler), std::move(error_body));
   const auto failed = [&](const char* what, const error_code& error) {
-    return InvalidArgument(fmt::format("listen on {}:{}: {}: {}", host, port, what,
-                                       error.message()));
+    return InvalidArgument(
+        fmt::format("listen on {}:{}: {}: {}", host, port, what, error.message()));
   };
   error_code error;
   tcp::resolver resolver(state->io);

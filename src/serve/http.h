@@ -21,10 +21,10 @@ namespace seacliff::serve {
 class HttpConnection;
 
 struct HttpLimits {
-  size_t header_bytes = 64 << 10;   // more: 431
-  size_t body_bytes = 64 << 20;     // more: 413
-  size_t queued_bytes = 4 << 20;    // of a stream whose client does not read: it is cut off
-  size_t connections = 16384;       // further ones wait in the kernel's queue
+  size_t header_bytes = 64 << 10;  // more: 431
+  size_t body_bytes = 64 << 20;    // more: 413
+  size_t queued_bytes = 4 << 20;   // of a stream whose client does not read: it is cut off
+  size_t connections = 16384;      // further ones wait in the kernel's queue
   std::chrono::milliseconds header_timeout{30'000};  // from a request's first byte
   std::chrono::milliseconds body_timeout{60'000};    // without any byte of the body
   std::chrono::milliseconds idle_timeout{75'000};    // between requests

@@ -50,7 +50,7 @@ struct Metrics {
   uint64_t rejected_draining = 0;
 
   Histogram time_to_first_token, inter_token_latency, time_per_output_token, e2e_latency,
-      decode_time;                                                // seconds
+      decode_time;                                                                // seconds
   Histogram request_prompt_tokens, request_generation_tokens, params_max_tokens;  // tokens
   Histogram params_n;
 };

@@ -14,24 +14,25 @@ namespace seacliff::serve {
 
 struct ServeOptions {
   std::string host = "127.0.0.1";
-  int32_t port = 8000;                     // 0: a free one
-  std::vector<std::string> model_names;    // --served-model-name; at least one, the first is told
-  std::string model_root;                  // "root" in /v1/models: where the model lies
-  std::string version;                     // GET /version
-  std::vector<std::string> api_keys;       // empty: everybody may
-  int32_t max_waiting = 1024;              // requests in the engine's queue; more: 503
-  int32_t max_choices = 1024;              // prompts x n of one call
+  int32_t port = 8000;                   // 0: a free one
+  std::vector<std::string> model_names;  // --served-model-name; at least one, the first is told
+  std::string model_root;                // "root" in /v1/models: where the model lies
+  std::string version;                   // GET /version
+  std::vector<std::string> api_keys;     // empty: everybody may
+  int32_t max_waiting = 1024;            // requests in the engine's queue; more: 503
+  int32_t max_choices = 1024;            // prompts x n of one call
   int32_t max_logprobs = 20;
-  int32_t default_max_tokens = 0;          // chat; 0: what the context leaves free
-  SamplingParams default_sampling;         // where a request says nothing
+  int32_t default_max_tokens = 0;   // chat; 0: what the context leaves free
+  SamplingParams default_sampling;  // where a request says nothing
   bool default_thinking = true;
   ChatEffort default_effort = ChatEffort::kDefault;
-  bool trust_special_tokens = false;       // in the text of raw prompts
+  bool trust_special_tokens = false;  // in the text of raw prompts
   bool vllm_metric_names = true;
-  int32_t workers = 1;                     // threads for long prompts
-  std::chrono::milliseconds keep_alive{5'000};      // silence of a stream before a comment
-  std::chrono::milliseconds stall_timeout{120'000}; // without a step while there is work: unhealthy
-  std::chrono::milliseconds drain_timeout{300'000}; // after the first signal
+  int32_t workers = 1;                          // threads for long prompts
+  std::chrono::milliseconds keep_alive{5'000};  // silence of a stream before a comment
+  std::chrono::milliseconds stall_timeout{
+      120'000};  // without a step while there is work: unhealthy
+  std::chrono::milliseconds drain_timeout{300'000};  // after the first signal
   HttpLimits http;
 };
 

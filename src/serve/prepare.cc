@@ -94,8 +94,7 @@ Prepared PrepareCompletion(const PromptContext& context, std::string_view body) 
   return out;
 }
 
-ApiError AnswerTokenize(const PromptContext& context, std::string_view body,
-                        std::string* answer) {
+ApiError AnswerTokenize(const PromptContext& context, std::string_view body, std::string* answer) {
   TokenizeRequest request;
   ApiError error = ParseTokenizeRequest(body, *context.options, &request);
   if (error.any()) return error;

@@ -45,10 +45,10 @@ struct Choice {
   int32_t completion_tokens = 0, reasoning_tokens = 0, cached_tokens = 0;
   std::string reasoning, content;
   std::vector<Token> reasoning_tokens_kept, content_tokens_kept;
-  std::vector<int32_t> ids;      // if the client wants them; the end token included
-  size_t ids_sent = 0;           // of a stream
-  int64_t text_offset = 0;       // characters told so far, for a completion's logprobs
-  std::string finish_reason;     // "" while it runs
+  std::vector<int32_t> ids;   // if the client wants them; the end token included
+  size_t ids_sent = 0;        // of a stream
+  int64_t text_offset = 0;    // characters told so far, for a completion's logprobs
+  std::string finish_reason;  // "" while it runs
   std::optional<std::string> stop_string;
   std::optional<int32_t> stop_id;
 };

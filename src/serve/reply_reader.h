@@ -1,5 +1,5 @@
-// One choice's tokens to pieces of reply: the chat parser or the plain one of seacliff/text.h behind
-// one face.
+// One choice's tokens to pieces of reply: the chat parser or the plain one of seacliff/text.h
+// behind one face.
 #pragma once
 
 #include <cstdint>

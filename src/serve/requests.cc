@@ -18,11 +18,26 @@ constexpr size_t kMaxStops = 16;
 
 // Fields that change what a reply means, and that we cannot honour: refused unless they say "off".
 constexpr const char* kNotYet[] = {
-    "suffix",          "prompt_logprobs",  "prompt_embeds",     "use_beam_search",
-    "bad_words",       "allowed_token_ids", "truncate_prompt_tokens", "logits_processors",
-    "guided_json",     "guided_regex",     "guided_choice",     "guided_grammar",
-    "structured_outputs", "structural_tag", "functions",        "function_call",
-    "kv_transfer_params", "regex",          "ebnf",             "json_schema",
+    "suffix",
+    "prompt_logprobs",
+    "prompt_embeds",
+    "use_beam_search",
+    "bad_words",
+    "allowed_token_ids",
+    "truncate_prompt_tokens",
+    "logits_processors",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "structured_outputs",
+    "structural_tag",
+    "functions",
+    "function_call",
+    "kv_transfer_params",
+    "regex",
+    "ebnf",
+    "json_schema",
 };
 
 // null (never seen here), false, 0, "", [] and {}.
@@ -125,8 +140,7 @@ void ReadPrompt(Fields* fields, CompletionRequest* request) {
 
 }  // namespace
 
-ApiError ParseBody(std::string_view body, JsonDocument* document,
-                   simdjson::dom::object* object) {
+ApiError ParseBody(std::string_view body, JsonDocument* document, simdjson::dom::object* object) {
   auto parsed = JsonDocument::Parse(body, "the request body");
   if (!parsed.ok()) {
     ApiError error = BadRequest("", parsed.status().message());

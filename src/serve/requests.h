@@ -28,7 +28,7 @@ struct CommonRequest {
   std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;
   bool skip_special_tokens = true;
-  bool include_stop = false;      // include_stop_str_in_output
+  bool include_stop = false;  // include_stop_str_in_output
   bool return_token_ids = false;
 };
 
@@ -49,8 +49,7 @@ struct ChatRequest {
 
 ApiError ParseCompletionRequest(std::string_view body, const ServeOptions& options,
                                 CompletionRequest* request);
-ApiError ParseChatRequest(std::string_view body, const ServeOptions& options,
-                          ChatRequest* request);
+ApiError ParseChatRequest(std::string_view body, const ServeOptions& options, ChatRequest* request);
 
 // POST /tokenize: `prompt`, or `messages` with the chat fields.
 struct TokenizeRequest {

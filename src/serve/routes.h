@@ -14,9 +14,9 @@ struct Route {
   const char* method;
   const char* path;  // mounted as it stands and under /v1; a last "{id}" takes the rest of the path
   void (Service::*handler)(Call call);
-  bool needs_key;    // where the server has an API key
-  bool needs_engine; // 503 until the model is loaded
-  bool generates;    // 503 while draining
+  bool needs_key;     // where the server has an API key
+  bool needs_engine;  // 503 until the model is loaded
+  bool generates;     // 503 while draining
   const char* doc;
 };
 

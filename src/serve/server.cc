@@ -53,16 +53,15 @@ Result<std::unique_ptr<Server>> Server::Start(ServeOptions options) {
   if (options.port < 0 || options.port > 65535) return InvalidArgument("port: not a port");
   auto state = std::make_unique<State>(std::move(options));
   Service* service = &state->service;
-  SC_ASSIGN_OR_RETURN(
-      state->http,
-      HttpServer::Listen(
-          state->options.host, state->options.port, state->options.http,
-          [service](HttpRequest request, HttpReply reply) {
-            service->Handle(std::move(request), std::move(reply));
-          },
-          [](int status, std::string_view message) {
-            return ErrorBody({status, std::string(message), "", "", 0});
-          }));
+  SC_ASSIGN_OR_RETURN(state->http,
+                      HttpServer::Listen(
+                          state->options.host, state->options.port, state->options.http,
+                          [service](HttpRequest request, HttpReply reply) {
+                            service->Handle(std::move(request), std::move(reply));
+                          },
+                          [](int status, std::string_view message) {
+                            return ErrorBody({status, std::string(message), "", "", 0});
+                          }));
   service->Start(state->http.get());
   state->thread = std::thread([http = state->http.get()] { http->Run(); });
   SC_LOG_INFO("listening on http://{}:{}", state->options.host, state->http->port());

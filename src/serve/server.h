@@ -36,8 +36,8 @@ class Server {
   bool Drain(std::chrono::milliseconds timeout);
   // Cancels everything and closes all connections.
   void Stop();
-  // Blocks until SIGINT or SIGTERM, then drains (options.drain_timeout; a second signal ends that at
-  // once) and stops. True if every request finished.
+  // Blocks until SIGINT or SIGTERM, then drains (options.drain_timeout; a second signal ends that
+  // at once) and stops. True if every request finished.
   bool RunUntilSignal();
 
  private:

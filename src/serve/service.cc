@@ -41,7 +41,8 @@ int64_t SecondsSince1970() {
 
 }  // namespace
 
-Service::Service(ServeOptions options) : options_(std::move(options)), started_(SecondsSince1970()) {
+Service::Service(ServeOptions options)
+    : options_(std::move(options)), started_(SecondsSince1970()) {
   std::random_device random;
   id_state_ = (static_cast<uint64_t>(random()) << 32) | random();
   context_.options = &options_;
@@ -132,10 +133,10 @@ void Service::Handle(HttpRequest request, HttpReply reply) {
   RouteMatch match = FindRoute(call.request.method, call.request.path);
   SC_LOG_DEBUG("http: {} {} {}", call.id, call.request.method, call.request.path);
   if (match.route == nullptr && match.allowed.empty()) {
-    return Refuse(&call, {404,
-                          fmt::format("There is no route {} {}.", call.request.method,
-                                      call.request.path),
-                          "", "unknown_url", 0});
+    return Refuse(
+        &call,
+        {404, fmt::format("There is no route {} {}.", call.request.method, call.request.path), "",
+         "unknown_url", 0});
   }
   if (match.route == nullptr) {
     const ApiError error = {405,
@@ -205,9 +206,9 @@ void Service::StartGeneration(Call call, Prepared prepared, std::unique_ptr<Repl
   state.tokenizer = host_.tokenizer;
   state.spec = std::move(spec);
   const uint64_t key = next_key_++;
-  auto generation = std::make_unique<Generation>(
-      &host_, std::move(state), std::move(form), std::move(call.reply),
-      HttpHeaders{{"x-request-id", call.id}}, call.request.arrived);
+  auto generation =
+      std::make_unique<Generation>(&host_, std::move(state), std::move(form), std::move(call.reply),
+                                   HttpHeaders{{"x-request-id", call.id}}, call.request.arrived);
   if (!generation->Submit()) return;
   generation->reply().OnGone([this, key] { Erase(key); });
   for (size_t i = 0; i < generation->ids().size(); ++i) {
@@ -232,13 +233,12 @@ void Service::TakeEvents() {
     const auto [key, choice] = found->second;
     Generation& generation = *generations_.at(key);
     generation.OnEvent(choice, event);
-    if (generation.done()) Erase(key);
+    // Also when writing cut the client off: the rest of a long batch is not for it.
+    if (generation.done() || !generation.reply().open()) Erase(key);
   }
 }
 
-bool Service::idle() const {
-  return generations_.empty() && offloaded_ == 0 && http_->busy() == 0;
-}
+bool Service::idle() const { return generations_.empty() && offloaded_ == 0 && http_->busy() == 0; }
 
 void Service::Tick() {
   const auto now = Clock::now();

@@ -50,8 +50,7 @@ Prepared PrepareChat(const PromptContext& context, std::string_view body);
 Prepared PrepareCompletion(const PromptContext& context, std::string_view body);
 // The reply's body, or the error.
 ApiError AnswerTokenize(const PromptContext& context, std::string_view body, std::string* answer);
-ApiError AnswerDetokenize(const PromptContext& context, std::string_view body,
-                          std::string* answer);
+ApiError AnswerDetokenize(const PromptContext& context, std::string_view body, std::string* answer);
 
 class Service {
  public:

@@ -30,8 +30,8 @@ class AddedTokenMatcher {
   AddedTokenMatcher() : nodes_(1) {}
   void Add(const AddedToken& token);
 
-  // The first match in `text` at or after `begin` that `allowed_end(i)` lets begin at i: it gives the
-  // position up to which a match from i may reach (i itself if none may).
+  // The first match in `text` at or after `begin` that `allowed_end(i)` lets begin at i: it gives
+  // the position up to which a match from i may reach (i itself if none may).
   template <typename AllowedEnd>
   std::optional<Match> Find(std::string_view text, size_t begin, AllowedEnd allowed_end) const {
     for (size_t at = begin; at < text.size(); ++at) {

@@ -16,11 +16,12 @@ Result<EncodedPrompt> EncodeChat(const Tokenizer& tokenizer, std::span<const Cha
   for (const SpecialToken& row : SpecialTokens()) {
     const bool needed = row.required || prompt.uses[static_cast<size_t>(row.role)];
     if (needed && !tokenizer.SpecialId(row.text)) {
-      return InvalidArgument(fmt::format("the model's tokenizer has no token {}, which is {}",
-                                         row.text, row.use));
+      return InvalidArgument(
+          fmt::format("the model's tokenizer has no token {}, which is {}", row.text, row.use));
     }
   }
-  return EncodedPrompt{tokenizer.EncodeSegments(prompt.segments), prompt.starts_in_reasoning};
+  return EncodedPrompt{tokenizer.EncodeSegments(prompt.segments), prompt.starts_in_reasoning,
+                       prompt.continues_message};
 }
 
 }  // namespace seacliff

@@ -1,4 +1,5 @@
-// Prompt = begin of sentence, effort prefix, then each turn's body, with a header before each reply.
+// Prompt = begin of sentence, effort prefix, then each turn's body, with a header before each
+// reply.
 //
 // Differences from the reference encoder, which ends some prompts without a header: one is written
 // before every assistant turn and at the end wherever none is open.
@@ -42,6 +43,7 @@ class Renderer {
     if (!header_open_ && !turns_.back().prefix && !turns_.back().has_task()) {
       Header(OpensThinking(turns_.size()));
     }
+    prompt_.continues_message = turns_.back().prefix;
     return std::move(prompt_);
   }
 

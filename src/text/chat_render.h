@@ -17,6 +17,7 @@ struct RenderedPrompt {
   std::vector<TextSegment> segments;  // trusted: words of the template
   std::array<bool, static_cast<size_t>(SpecialRole::kCount)> uses{};  // special tokens in it
   bool starts_in_reasoning = false;
+  bool continues_message = false;
 
   std::string Text() const;
 };

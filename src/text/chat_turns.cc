@@ -57,7 +57,8 @@ Result<std::string> ContentText(const ChatMessage& message, const std::string& p
 
 // The line of one tool. The reference prints the client's object; checkpoints from 0731 on saw
 // exactly three fields, in a fixed order.
-Result<std::string> ToolLine(const std::string& tool, ChatProfile profile, const std::string& path) {
+Result<std::string> ToolLine(const std::string& tool, ChatProfile profile,
+                             const std::string& path) {
   SC_ASSIGN_OR_RETURN(JsonText root, ParseJsonObject(tool, path));
   const JsonText* inner = root.Find("function");
   const JsonText& function =
@@ -72,8 +73,7 @@ Result<std::string> ToolLine(const std::string& tool, ChatProfile profile, const
     return line;
   }
   const auto is_null = [](const JsonText* value) {
-    return value == nullptr ||
-           (value->kind == JsonText::Kind::kLiteral && value->text == "null");
+    return value == nullptr || (value->kind == JsonText::Kind::kLiteral && value->text == "null");
   };
   const JsonText* description = function.Find("description");
   const JsonText* parameters = function.Find("parameters");
@@ -179,8 +179,8 @@ class TurnMaker {
       out.arguments.kind = JsonText::Kind::kObject;
       if (!call.arguments.empty() && call.arguments != "null") {
         SC_ASSIGN_OR_RETURN(
-            out.arguments, ParseJsonObject(call.arguments,
-                                           fmt::format("{}.tool_calls[{}].arguments", path, i)));
+            out.arguments,
+            ParseJsonObject(call.arguments, fmt::format("{}.tool_calls[{}].arguments", path, i)));
       }
       turn->calls.push_back(std::move(out));
     }
@@ -253,9 +253,8 @@ void SortResults(std::vector<ChatTurn>* turns) {
     for (ChatTurn::Block& block : turn.blocks) {
       if (block.is_result) results.push_back(std::move(block));
     }
-    std::stable_sort(results.begin(), results.end(), [&](const auto& a, const auto& b) {
-      return position(a) < position(b);
-    });
+    std::stable_sort(results.begin(), results.end(),
+                     [&](const auto& a, const auto& b) { return position(a) < position(b); });
     auto next = results.begin();
     for (ChatTurn::Block& block : turn.blocks) {
       if (block.is_result) block = std::move(*next++);

@@ -1,6 +1,6 @@
-// Messages as a client sends them to turns as the template renders them: checked, tool results fused
-// into user turns and put in the order of their calls (encoding.md 2.4), tools attached. No text of
-// the template is written here.
+// Messages as a client sends them to turns as the template renders them: checked, tool results
+// fused into user turns and put in the order of their calls (encoding.md 2.4), tools attached. No
+// text of the template is written here.
 #pragma once
 
 #include <span>

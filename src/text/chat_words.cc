@@ -12,7 +12,8 @@ namespace {
 constexpr std::string_view kHighText =
     "Reasoning Effort: Absolute maximum with no shortcuts permitted.\n"
     "You MUST be very thorough in your thinking and comprehensively decompose the problem to "
-    "resolve the root cause, rigorously stress-testing your logic against all potential paths, edge "
+    "resolve the root cause, rigorously stress-testing your logic against all potential paths, "
+    "edge "
     "cases, and adversarial scenarios.\n"
     "Explicitly write out your entire deliberation process, documenting every intermediate step, "
     "considered alternative, and rejected hypothesis to ensure absolutely no assumption is left "
@@ -26,8 +27,9 @@ constexpr std::string_view kMaxText =
     "and are certain that no assumption remains unchecked and no error remains undiscovered.\n\n";
 static_assert(kHighText.size() == 476 && kMaxText.size() == 528);
 
-#define SC_NUMERIC_EFFORT(n) \
-  "Reasoning Effort: " n " (range 1-100, the higher the value, the more thorough the reasoning)\n\n"
+#define SC_NUMERIC_EFFORT(n)                                                           \
+  "Reasoning Effort: " n " (range 1-100, the higher the value, the more thorough the " \
+                         "reasoning)\n\n"
 
 // Columns: default, low, high, max.
 constexpr std::string_view kEffortPrefix[3][4] = {

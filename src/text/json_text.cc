@@ -40,23 +40,26 @@ std::string_view TrimEnd(std::string_view text) {
   return text.substr(0, last == std::string_view::npos ? 0 : last + 1);
 }
 
-// Depth is bounded by the parser (1,024). False for anything that is not JSON.
-bool Read(simdjson::ondemand::value value, JsonText* out);
+constexpr int kMaxDepth = 512;  // the on-demand parser sets no limit itself
 
-bool ReadArray(simdjson::ondemand::value value, JsonText* out) {
+// These return false for anything that is not JSON.
+bool Read(simdjson::ondemand::value value, int depth, JsonText* out);
+
+bool ReadArray(simdjson::ondemand::value value, int depth, JsonText* out) {
   simdjson::ondemand::array array;
   if (value.get_array().get(array) != simdjson::SUCCESS) return false;
   for (auto item : array) {
     simdjson::ondemand::value element;
     out->items.emplace_back();
-    if (std::move(item).get(element) != simdjson::SUCCESS || !Read(element, &out->items.back())) {
+    if (std::move(item).get(element) != simdjson::SUCCESS ||
+        !Read(element, depth, &out->items.back())) {
       return false;
     }
   }
   return true;
 }
 
-bool ReadMembers(simdjson::ondemand::object object, JsonText* out) {
+bool ReadMembers(simdjson::ondemand::object object, int depth, JsonText* out) {
   std::unordered_map<std::string, size_t> places;
   for (auto field : object) {
     std::string_view key;
@@ -67,23 +70,24 @@ bool ReadMembers(simdjson::ondemand::object object, JsonText* out) {
     const auto [place, fresh] = places.emplace(name, out->members.size());
     if (fresh) out->members.emplace_back(std::move(name), JsonText());
     JsonText member;
-    if (!Read(element, &member)) return false;
+    if (!Read(element, depth, &member)) return false;
     out->members[place->second].second = std::move(member);
   }
   return true;
 }
 
-bool Read(simdjson::ondemand::value value, JsonText* out) {
+bool Read(simdjson::ondemand::value value, int depth, JsonText* out) {
   json_type type;
-  if (value.type().get(type) != simdjson::SUCCESS) return false;
+  if (depth == kMaxDepth || value.type().get(type) != simdjson::SUCCESS) return false;
   switch (type) {
     case json_type::array:
       out->kind = JsonText::Kind::kArray;
-      return ReadArray(value, out);
+      return ReadArray(value, depth + 1, out);
     case json_type::object: {
       out->kind = JsonText::Kind::kObject;
       simdjson::ondemand::object object;
-      return value.get_object().get(object) == simdjson::SUCCESS && ReadMembers(object, out);
+      return value.get_object().get(object) == simdjson::SUCCESS &&
+             ReadMembers(object, depth + 1, out);
     }
     case json_type::string: {
       out->kind = JsonText::Kind::kString;
@@ -101,9 +105,11 @@ bool Read(simdjson::ondemand::value value, JsonText* out) {
       out->text = truth ? "true" : "false";
       return true;
     }
-    case json_type::null:
+    case json_type::null: {
+      bool null;
       out->text = "null";
-      return value.is_null();
+      return value.is_null().get(null) == simdjson::SUCCESS && null;
+    }
   }
   return false;
 }
@@ -129,7 +135,9 @@ Result<JsonText> ParseJsonObject(std::string_view text, std::string_view field) 
   if (document.get_object().get(object) != simdjson::SUCCESS) return error();
   JsonText value;
   value.kind = JsonText::Kind::kObject;
-  if (!ReadMembers(object, &value) || !document.at_end()) return error();
+  if (!ReadMembers(object, 1, &value)) return error();
+  // Nothing may follow.
+  if (document.current_location().error() != simdjson::OUT_OF_BOUNDS) return error();
   return value;
 }
 
@@ -137,13 +145,27 @@ void AppendJsonString(std::string_view text, std::string* out) {
   out->push_back('"');
   for (const char c : text) {
     switch (c) {
-      case '"': *out += "\\\""; break;
-      case '\\': *out += "\\\\"; break;
-      case '\n': *out += "\\n"; break;
-      case '\r': *out += "\\r"; break;
-      case '\t': *out += "\\t"; break;
-      case '\b': *out += "\\b"; break;
-      case '\f': *out += "\\f"; break;
+      case '"':
+        *out += "\\\"";
+        break;
+      case '\\':
+        *out += "\\\\";
+        break;
+      case '\n':
+        *out += "\\n";
+        break;
+      case '\r':
+        *out += "\\r";
+        break;
+      case '\t':
+        *out += "\\t";
+        break;
+      case '\b':
+        *out += "\\b";
+        break;
+      case '\f':
+        *out += "\\f";
+        break;
       default:
         if (static_cast<unsigned char>(c) < 0x20) {
           *out += fmt::format("\\u{:04x}", static_cast<int>(c));
@@ -157,8 +179,12 @@ void AppendJsonString(std::string_view text, std::string* out) {
 
 void AppendJson(const JsonText& value, std::string* out) {
   switch (value.kind) {
-    case JsonText::Kind::kLiteral: *out += value.text; return;
-    case JsonText::Kind::kString: AppendJsonString(value.text, out); return;
+    case JsonText::Kind::kLiteral:
+      *out += value.text;
+      return;
+    case JsonText::Kind::kString:
+      AppendJsonString(value.text, out);
+      return;
     case JsonText::Kind::kArray:
       *out += '[';
       for (size_t i = 0; i < value.items.size(); ++i) {

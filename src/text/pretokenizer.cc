@@ -1,5 +1,5 @@
-// The scanner of encoding.md 1.3. Its stages A (digits) and B (CJK) are not passes of their own: they
-// only decide where a stretch ends, and stage C never looks beyond the end of its stretch.
+// The scanner of encoding.md 1.3. Its stages A (digits) and B (CJK) are not passes of their own:
+// they only decide where a stretch ends, and stage C never looks beyond the end of its stretch.
 #include "text/pretokenizer.h"
 
 #include "text/unicode.h"
@@ -68,9 +68,7 @@ class Stretch {
     return at;
   }
 
-  size_t SkipPunctuation(size_t at) const {
-    return Skip(Skip(at, kPunctuationOrSymbol), kLineEnd);
-  }
+  size_t SkipPunctuation(size_t at) const { return Skip(Skip(at, kPunctuationOrSymbol), kLineEnd); }
 
   // White space: up to the last line end if there is one; all of it at the end of the stretch or if
   // it is one character; else all but the last, which belongs to what follows.

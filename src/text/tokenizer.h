@@ -35,7 +35,7 @@ struct Tokenizer::Impl {
 
   enum class Kind : uint8_t { kNone, kOrdinary, kAdded, kAddedSpecial };
 
-  std::string bytes;  // of all tokens, one after the other
+  std::string bytes;                          // of all tokens, one after the other
   std::vector<std::string_view> token_bytes;  // by id
   std::vector<Kind> kinds;                    // by id
   std::vector<AddedToken> added;

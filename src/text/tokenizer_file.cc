@@ -224,10 +224,11 @@ class Reader {
     SC_RETURN_IF_ERROR(Want(type == "BPE", "model.type", "only BPE is supported"));
     SC_RETURN_IF_ERROR(Want(IsNull(model, "dropout"), "model.dropout", "must be null"));
     SC_RETURN_IF_ERROR(Want(IsNull(model, "unk_token"), "model.unk_token", "must be null"));
-    SC_RETURN_IF_ERROR(Want(IsFalse(model, "byte_fallback"), "model.byte_fallback", "must be false"));
+    SC_RETURN_IF_ERROR(
+        Want(IsFalse(model, "byte_fallback"), "model.byte_fallback", "must be false"));
     for (const char* affix : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-      SC_RETURN_IF_ERROR(Want(IsNullOrEmpty(model, affix), std::string("model.") + affix,
-                              "must be null"));
+      SC_RETURN_IF_ERROR(
+          Want(IsNullOrEmpty(model, affix), std::string("model.") + affix, "must be null"));
     }
     SC_ASSIGN_OR_RETURN(file_.ignore_merges,
                         JsonGetOr<bool>(model, "ignore_merges", false, "model"));

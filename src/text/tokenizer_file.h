@@ -22,12 +22,12 @@ struct TokenizerFile {
   std::vector<Token> vocab;  // ascending ids, each once; without the added tokens
   std::vector<Bpe::Merge> merges;
   std::array<int32_t, 256> byte_ids{};
-  bool ignore_merges = false;  // whole pieces in the vocabulary are never merged
+  bool ignore_merges = false;     // whole pieces in the vocabulary are never merged
   std::vector<AddedToken> added;  // ascending ids, each once
 };
 
-// `name` stands for the file in errors, which also name the field. Unimplemented for a pipeline that
-// this library does not have; InvalidArgument for everything else that is wrong.
+// `name` stands for the file in errors, which also name the field. Unimplemented for a pipeline
+// that this library does not have; InvalidArgument for everything else that is wrong.
 Result<TokenizerFile> ReadTokenizerFile(std::string_view json, const std::string& name);
 
 }  // namespace seacliff

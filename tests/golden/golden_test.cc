@@ -86,7 +86,7 @@ Outcome RunIds(Model& model, DirectRunner& runner, const std::vector<int32_t>& i
     const bool last = prefill && begin + count == length;
     const DirectRunner::Piece piece{0, {ids.data() + begin, static_cast<size_t>(count)}};
     const auto row = static_cast<int32_t>(count - 1);
-    const LayerTrace trace{count - 1, {out.layers.data(), {c.layers, c.streams, c.dim}}};
+    const ForwardTrace trace{count - 1, {out.layers.data(), {c.layers, c.streams, c.dim}}, {}, {}};
     EXPECT_TRUE(runner.Step({&piece, 1}, {&row, 1}, logits, last ? &trace : nullptr).ok());
     if (last || !prefill) out.logits.insert(out.logits.end(), logits.begin(), logits.end());
     if (prefill && static_cast<int64_t>(ids.size()) > length) {

@@ -47,7 +47,13 @@ E8m0 RandomScale(int middle, Random& random) {
   return {static_cast<uint8_t>(127 + middle + random.Below(3) - 1)};
 }
 
+int64_t ScaleCount(const Matrix& m) {
+  return (m.format == WeightFormat::kFp8 ? (m.rows + 127) / 128 : m.rows) * m.scale_cols();
+}
+
 }  // namespace
+
+int64_t WeightBytes(const Matrix& w) { return w.rows * w.row_bytes() + ScaleCount(w); }
 
 uint64_t Random::Next() {
   state_ += 0x9e3779b97f4a7c15u;
@@ -102,9 +108,8 @@ Matrix CheckMemory::Weights(const char* name, WeightFormat format, int64_t rows,
   std::byte* data = Add(name, rows * m.row_bytes(), Access::kRead);
   m.data = data;
   E8m0* scales = nullptr;
-  int64_t scale_count = 0;
-  if (m.scale_cols() > 0) {
-    scale_count = (format == WeightFormat::kFp8 ? (rows + 127) / 128 : rows) * m.scale_cols();
+  const int64_t scale_count = ScaleCount(m);
+  if (scale_count > 0) {
     scales = reinterpret_cast<E8m0*>(Add("scales", scale_count, Access::kRead));
     m.scales = scales;
   }

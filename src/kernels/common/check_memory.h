@@ -36,6 +36,9 @@ enum class Access : uint8_t {
   kUpdate,  // read and written, the latter only where MayWrite says
 };
 
+// Bytes of a matrix with its scales.
+int64_t WeightBytes(const Matrix& w);
+
 class CheckMemory {
  public:
   // The writable blocks, in the order of Add; read-only blocks are empty.
@@ -50,8 +53,8 @@ class CheckMemory {
   View<T, N> Array(const char* name, std::array<int64_t, N> shape, Access access) {
     const int poison = std::is_integral_v<T> ? 0x5a : 0xff;
     View<T, N> v(nullptr, shape);
-    v.data = reinterpret_cast<T*>(
-        Add(name, v.size() * static_cast<int64_t>(sizeof(T)), access, poison));
+    v.data =
+        reinterpret_cast<T*>(Add(name, v.size() * static_cast<int64_t>(sizeof(T)), access, poison));
     return v;
   }
   // Element i is value(i).
@@ -155,9 +158,9 @@ struct Sequence {
 
 struct CheckBatch {
   Batch all;
-  std::vector<Batch> single;                     // the same tokens one at a time
+  std::vector<Batch> single;                       // the same tokens one at a time
   int64_t window_pages = 0, compressed_pages = 0;  // pages to allocate; one of each is never named
-  int64_t slots = 0;                             // likewise
+  int64_t slots = 0;                               // likewise
 };
 
 // Pages are handed out in random order; ids are hostile. Window pages that no query sees are -1;

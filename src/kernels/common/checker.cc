@@ -65,8 +65,8 @@ std::string CheckReport::Describe() const {
                                  "failed", "skipped", "worst/tol");
   for (auto it = outcomes.begin(); it != outcomes.end();) {
     // Outcomes stand op by op, but rows alternate within an op.
-    const auto end = std::find_if(it, outcomes.end(),
-                                  [&](const CheckOutcome& o) { return o.op != it->op; });
+    const auto end =
+        std::find_if(it, outcomes.end(), [&](const CheckOutcome& o) { return o.op != it->op; });
     std::vector<std::string> rows;
     for (auto o = it; o != end; ++o) {
       if (std::find(rows.begin(), rows.end(), o->row) == rows.end()) rows.push_back(o->row);
@@ -91,17 +91,16 @@ std::string CheckReport::Describe() const {
   }
   for (const CheckOutcome& o : outcomes) {
     if (o.timing.median_us == 0) continue;
-    text += fmt::format("{:<17} {:<7} {:<28} {:>12.1f} us {:>8.2f} GB/s {:>8.4f} TFLOP/s {:>6.1f} %\n",
-                        o.op, o.row, o.name, o.timing.median_us, o.timing.gbps(),
-                        o.timing.tflops(), 100 * o.timing.gbps() / read_gbps);
+    text +=
+        fmt::format("{:<17} {:<7} {:<28} {:>12.1f} us {:>8.2f} GB/s {:>8.4f} TFLOP/s {:>6.1f} %\n",
+                    o.op, o.row, o.name, o.timing.median_us, o.timing.gbps(), o.timing.tflops(),
+                    100 * o.timing.gbps() / read_gbps);
   }
   return text;
 }
 
 Checker::Checker(const CheckOptions& options)
-    : options_(options),
-      context_(options.threads),
-      other_(context_.pool().threads() == 1 ? 3 : 1) {
+    : options_(options), context_(options.threads), other_(context_.pool().threads() == 1 ? 3 : 1) {
   if (options_.machine.empty()) options_.machine = CpuName();
 }
 
@@ -114,10 +113,14 @@ Random Checker::NewRandom(std::string_view name) const {
 void Checker::RunRows(CheckMemory& memory, const Case& c, const std::vector<Row>& rows) {
   memory.Seal();
   CheckMemory::Image reference;
-  const auto ref = std::find_if(rows.begin(), rows.end(), [](const Row& r) { return r.name == "ref"; });
+  const auto ref =
+      std::find_if(rows.begin(), rows.end(), [](const Row& r) { return r.name == "ref"; });
   SC_CHECK(ref != rows.end());
   const auto run = [&](const Row& row) {
-    CheckOutcome outcome{op_, row.name, c.name};
+    CheckOutcome outcome;
+    outcome.op = op_;
+    outcome.row = row.name;
+    outcome.name = c.name;
     const bool is_ref = &row == &*ref;
     RunRow(memory, c, row, is_ref ? nullptr : &reference, &reference, &outcome);
     const bool wanted = options_.row.empty() || options_.row == row.name;
@@ -204,7 +207,8 @@ std::string Checker::Compare(const CheckMemory& memory, const Case& c,
     if (error <= tolerance) {
       if (tolerance > 0) *worst = std::max(*worst, error / tolerance);
     } else if (wrong++ == 0) {
-      example = fmt::format("output {} is {:.9g}, not {:.9g} +- {:.3g}", i, got[i], want[i], tolerance);
+      example =
+          fmt::format("output {} is {:.9g}, not {:.9g} +- {:.3g}", i, got[i], want[i], tolerance);
     }
   }
   if (wrong == 0) return "";
@@ -238,13 +242,13 @@ void Checker::Time(CheckMemory& memory, const Case& c, const Row& row, CheckOutc
   std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
   const Timing t{times[times.size() / 2], c.cost};
   outcome->timing = t;
-  report_.result_lines.push_back(fmt::format(
-      R"({{"op":"{}","row":"{}","case":"{}","median_us":{:.2f},"bytes":{},"flops":{},)"
-      R"("gbps":{:.3f},"tflops":{:.5f},"read_gbps":{:.2f},"fraction":{:.4f},)"
-      R"("machine":"{}","threads":{},"command":"{}"}})",
-      op_, row.name, Escaped(c.name), t.median_us, t.cost.bytes, t.cost.flops, t.gbps(),
-      t.tflops(), report_.read_gbps, t.gbps() / report_.read_gbps, Escaped(options_.machine),
-      context_.pool().threads(), Escaped(options_.command)));
+  report_.result_lines.push_back(
+      fmt::format(R"({{"op":"{}","row":"{}","case":"{}","median_us":{:.2f},"bytes":{},"flops":{},)"
+                  R"("gbps":{:.3f},"tflops":{:.5f},"read_gbps":{:.2f},"fraction":{:.4f},)"
+                  R"("machine":"{}","threads":{},"command":"{}"}})",
+                  op_, row.name, Escaped(c.name), t.median_us, t.cost.bytes, t.cost.flops, t.gbps(),
+                  t.tflops(), report_.read_gbps, t.gbps() / report_.read_gbps,
+                  Escaped(options_.machine), context_.pool().threads(), Escaped(options_.command)));
 }
 
 }  // namespace seacliff

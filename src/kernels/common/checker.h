@@ -122,14 +122,15 @@ class Checker {
               const CheckMemory::Image* reference, CheckMemory::Image* image,
               CheckOutcome* outcome);
   // Runs the whole case, or its parts in order; what went wrong, or "".
-  std::string Execute(CheckMemory& memory, const Case& c, const Row& row, Context& k, bool in_parts);
-  std::string Compare(const CheckMemory& memory, const Case& c,
-                      const CheckMemory::Image* reference, double* worst) const;
+  std::string Execute(CheckMemory& memory, const Case& c, const Row& row, Context& k,
+                      bool in_parts);
+  std::string Compare(const CheckMemory& memory, const Case& c, const CheckMemory::Image* reference,
+                      double* worst) const;
   void Time(CheckMemory& memory, const Case& c, const Row& row, CheckOutcome* outcome);
 
   CheckOptions options_;
   std::string op_;
-  Context context_, other_;  // two numbers of threads
+  Context context_, other_;     // two numbers of threads
   std::vector<uint64_t> cold_;  // read between timed runs, larger than any cache
   CheckReport report_;
 };

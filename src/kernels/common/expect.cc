@@ -76,7 +76,7 @@ bool IsFloat(EntryFormat f) { return f == EntryFormat::kKvF32 || f == EntryForma
 }  // namespace
 
 double Allowance::Sum(int64_t terms) const {
-  if (!loose) return 0x1p-40;
+  if (!loose) return static_cast<double>(std::min<int64_t>(terms, 8) + terms / 32) * 0x1p-24;
   return static_cast<double>(std::min<int64_t>(terms, 128) + terms / 128 + 8) * 0x1p-23;
 }
 

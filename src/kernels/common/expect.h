@@ -2,10 +2,10 @@
 // stand from them. Written from spec/model.md alone: it shares no code with codec.cc or any row, so
 // that a row can fail against it.
 //
-// A tolerance is derived, not chosen: sums get what f32 in any order may lose (a multiple of the sum
-// of magnitudes), a rounding named by the op's contract gives one step of its format only where the
-// value stands so near the middle of two steps that both are honest, and every later stage carries
-// on what it was given.
+// A tolerance is derived, not chosen: sums get what f32 in any order may lose (a multiple of the
+// sum of magnitudes), a rounding named by the op's contract gives one step of its format only where
+// the value stands so near the middle of two steps that both are honest, and every later stage
+// carries on what it was given.
 #pragma once
 
 #include <span>
@@ -22,14 +22,15 @@ using Expect = std::vector<Approx>;
 
 // How rows may differ from the double arithmetic here, apart from the roundings of the contract.
 struct Allowance {
-  // ref sums in double and passes through f32; other rows sum in f32, in partial sums of 128, on
-  // units that may truncate, and may leave out roundings where their contract says so.
+  // ref sums blocks of 32 or more in double and goes from step to step in f32; other rows sum in
+  // f32, in partial sums of 128, on units that may truncate, and may leave out roundings where
+  // their contract says so.
   bool loose = false;
 
   // Error of a sum of `terms` products, relative to the sum of their magnitudes.
   double Sum(int64_t terms) const;
   // Relative error of a few operations or one function value.
-  double Step() const { return loose ? 0x1p-20 : 0x1p-23; }
+  double Step() const { return loose ? 0x1p-20 : 0x1p-21; }
 };
 
 // Nearest value with `bits` significant bits, ties to even; steps stop shrinking at
@@ -82,8 +83,8 @@ Expect MhcStreams(const Act<2>& y, const Act<3>& streams, View<const float, 2> m
 // (fn X) / rms(X).
 Expect MhcProjection(const Expect& streams, const Matrix& fn, double eps, Allowance a);
 // rms_norm of the rounded sum of the streams by `weights`, rounded.
-Expect MhcInput(const Expect& streams, const Expect& weights, DType dtype,
-                View<const Bf16, 1> norm, double eps, Allowance a);
+Expect MhcInput(const Expect& streams, const Expect& weights, DType dtype, View<const Bf16, 1> norm,
+                double eps, Allowance a);
 Approx SigmoidOf(Approx x, Allowance a);
 
 // A cache entry as its bytes say: the decoded values, then the scale bytes of its groups.

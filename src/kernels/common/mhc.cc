@@ -43,7 +43,8 @@ void MhcMix(const Act<3>& streams, const std::vector<float>& fn, int64_t rows, d
     square += static_cast<double>(v) * v;
   }
   const auto mean = static_cast<float>(square / static_cast<double>(width));
-  const float norm = 1.0f / std::sqrt(mean + static_cast<float>(eps));
+  const auto norm =
+      static_cast<float>(1.0 / std::sqrt(static_cast<double>(mean + static_cast<float>(eps))));
   for (int64_t r = 0; r < rows; ++r) {
     m[r] = static_cast<float>(Dot(x.data(), fn.data() + r * width, width)) * norm;
   }

@@ -9,6 +9,9 @@
 // In bf16, as the official code does it: the scaled weight, each dot product, each product with its
 // weight and the sum over heads are rounded to bf16 (ref); faster rows keep f32, so that ties
 // differ.
+// margin: [tokens] f32, or empty: by how much the last pick's score beat the best one left out,
+// relative to the largest magnitude of a score (infinite where nothing was left out). A diagnosis of
+// ties; a row may leave it to ref.
 #pragma once
 
 #include "kernels/common/batch.h"
@@ -25,6 +28,7 @@ struct IndexTopkArgs {
   Batch batch;
   PagedView entries;
   View<int32_t, 2> picks;
+  View<float, 1> margin = {};
 };
 
 void IndexTopk(Context& k, const IndexTopkArgs& a);

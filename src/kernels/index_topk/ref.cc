@@ -38,6 +38,14 @@ void Scores(const IndexTopkArgs& a, int64_t t, std::vector<float>& scores) {
   }
 }
 
+float Margin(const std::vector<float>& scores, const std::vector<int32_t>& order, int64_t count) {
+  float largest = 0;
+  for (const float s : scores) largest = std::max(largest, std::fabs(s));
+  const float last = scores[static_cast<size_t>(order[static_cast<size_t>(count - 1)])];
+  const float next = scores[static_cast<size_t>(order[static_cast<size_t>(count)])];
+  return largest > 0 ? (last - next) / largest : 0;
+}
+
 }  // namespace
 
 void Ref(Context& k, const IndexTopkArgs& a) {
@@ -48,15 +56,17 @@ void Ref(Context& k, const IndexTopkArgs& a) {
       const int64_t count = std::min(visible, topk);
       std::vector<int32_t> order(static_cast<size_t>(visible));
       std::iota(order.begin(), order.end(), 0);
+      if (a.margin) a.margin(t) = INFINITY;
       if (visible > topk) {
         std::vector<float> scores(static_cast<size_t>(visible));
         Scores(a, t, scores);
-        std::partial_sort(order.begin(), order.begin() + count, order.end(),
+        std::partial_sort(order.begin(), order.begin() + count + 1, order.end(),
                           [&](int32_t x, int32_t y) {
                             const float sx = scores[static_cast<size_t>(x)];
                             const float sy = scores[static_cast<size_t>(y)];
                             return sx != sy ? sx > sy : x < y;
                           });
+        if (a.margin) a.margin(t) = Margin(scores, order, count);
         std::sort(order.begin(), order.begin() + count);
       }
       for (int64_t i = 0; i < topk; ++i) {

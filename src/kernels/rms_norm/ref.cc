@@ -14,7 +14,7 @@ void Ref(Context&, const RmsNormArgs& a) {
       sum += v * v;
     }
     const auto mean = static_cast<float>(sum / static_cast<double>(dim));
-    const float norm = 1.0f / std::sqrt(mean + a.eps);
+    const auto norm = static_cast<float>(1.0 / std::sqrt(static_cast<double>(mean + a.eps)));
     for (int64_t i = 0; i < dim; ++i) {
       a.out.Store(t * dim + i, a.x.Load(t * dim + i) * norm * ToFloat(a.weight(i)));
     }

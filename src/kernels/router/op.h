@@ -8,6 +8,8 @@
 // Logits and all that follows in f32 or better. x: [tokens, dim], bf16 or f32. gate: [experts,
 // dim]. bias: [experts] f32, empty in hash layers. table: [vocab, picks] i64, empty in scored
 // layers. picks: [tokens, picks]; weights: [tokens, picks] f32, in the order of picks.
+// margin: [tokens] f32, or empty: by how much the last pick's score beat the best one left out
+// (infinite where there was no choice). A diagnosis of ties; a row may leave it to ref.
 #pragma once
 
 #include "kernels/context.h"
@@ -25,6 +27,7 @@ struct RouterArgs {
   float route_scale;
   View<int32_t, 2> picks;
   View<float, 2> weights;
+  View<float, 1> margin = {};
 };
 
 void Router(Context& k, const RouterArgs& a);

@@ -8,6 +8,15 @@
 #include "kernels/router/op.h"
 
 namespace seacliff::router {
+namespace {
+
+float Margin(const std::vector<float>& score, const std::vector<int32_t>& order, int64_t picks) {
+  if (picks >= static_cast<int64_t>(order.size())) return INFINITY;
+  const auto last = static_cast<size_t>(order[static_cast<size_t>(picks - 1)]);
+  return score[last] - score[static_cast<size_t>(order[static_cast<size_t>(picks)])];
+}
+
+}  // namespace
 
 void Ref(Context&, const RouterArgs& a) {
   const int64_t tokens = a.x.shape[0], dim = a.x.shape[1];
@@ -34,7 +43,8 @@ void Ref(Context&, const RouterArgs& a) {
     } else {
       for (int64_t e = 0; e < experts; ++e) score[static_cast<size_t>(e)] = row[e] + a.bias(e);
       std::iota(order.begin(), order.end(), 0);
-      std::partial_sort(order.begin(), order.begin() + picks, order.end(),
+      const int64_t ranked = std::min(picks + 1, experts);
+      std::partial_sort(order.begin(), order.begin() + ranked, order.end(),
                         [&](int32_t p, int32_t q) {
                           const float sp = score[static_cast<size_t>(p)];
                           const float sq = score[static_cast<size_t>(q)];
@@ -42,6 +52,7 @@ void Ref(Context&, const RouterArgs& a) {
                         });
       for (int64_t i = 0; i < picks; ++i) a.picks(t, i) = order[static_cast<size_t>(i)];
     }
+    if (a.margin) a.margin(t) = a.table ? INFINITY : Margin(score, order, picks);
     float sum = 0;
     for (int64_t i = 0; i < picks; ++i) sum += row[a.picks(t, i)];
     for (int64_t i = 0; i < picks; ++i) {

@@ -1,0 +1,81 @@
+# Seacliff's front door. Every target does its own set-up: Debian packages (packages.txt), Python test
+# tools (.venv), the build (build/PRESET). CMake does the work.
+.DEFAULT_GOAL := help
+.PHONY: help demo build test test-all cuda asan tsan format docs clean
+
+PORT ?= 8000
+MODEL ?= models/tiny
+JOBS ?= $(shell nproc)
+LAUNCHER = $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+CTEST = ctest --output-on-failure --no-tests=error -j $(JOBS)
+
+# $(call configure,PRESET,OPTIONS)
+configure = cmake --preset $(1) $(2) $(LAUNCHER)
+compile = cmake --build build/$(1) -j $(JOBS) $(if $(2),--target $(2))
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## build, start the server with the demo model, stream one answer, serve (ONCE=1: stop; PORT=8000)
+	@sh tools/packages.sh build
+	@python3 tools/demo.py --port $(PORT) --check-port
+	@test -f build/cpu/build.ninja || $(call configure,cpu,-DSEACLIFF_TESTS=OFF)
+	@$(call compile,cpu,seacliff)
+	@python3 tools/demo.py --port $(PORT) --model $(MODEL) $(if $(ONCE),--once)
+
+build: ## build the binary, build/cpu/seacliff
+	@sh tools/packages.sh build
+	@test -f build/cpu/build.ninja || $(call configure,cpu,-DSEACLIFF_TESTS=OFF)
+	@$(call compile,cpu,seacliff)
+
+test: ready ## build and run all tests but the slow ones (no GPU needed)
+	@$(call configure,cpu,-DSEACLIFF_TESTS=ON)
+	@$(call compile,cpu)
+	@$(CTEST) --test-dir build/cpu -LE slow
+
+test-all: ready ## the slow tests too (clang-tidy, long simulations)
+	@sh tools/packages.sh slow
+	@$(call configure,cpu,-DSEACLIFF_TESTS=ON)
+	@$(call compile,cpu)
+	@$(CTEST) --test-dir build/cpu
+
+asan tsan: ready
+	@$(call configure,$@,-DSEACLIFF_TESTS=ON)
+	@$(call compile,$@)
+	@$(CTEST) --test-dir build/$@ -LE 'slow|taste'
+asan: ## build and test with the address and undefined behaviour sanitizers
+tsan: ## build and test with the thread sanitizer
+
+# nvcc is looked for in PATH, then where NVIDIA's packages put it.
+NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+cuda: ## build with the CUDA rows into build/cuda (needs nvcc 12.8 or newer; no GPU needed to build)
+	@sh tools/packages.sh build
+	@test -n "$(NVCC)" || { echo "make cuda: needs CUDA 12.8 or newer, and nvcc is neither in PATH" \
+	  "nor in /usr/local/cuda/bin (make cuda NVCC=/path/to/nvcc)" >&2; exit 1; }
+	@version=$$($(NVCC) --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p'); \
+	  printf '12.8\n%s\n' "$$version" | sort -VC || { \
+	  echo "make cuda: needs CUDA 12.8 or newer, and $(NVCC) is $$version" >&2; exit 1; }; \
+	  echo "CUDA $$version: $(NVCC)"
+	@$(call configure,cuda,-DSEACLIFF_TESTS=OFF -DCMAKE_CUDA_COMPILER=$(NVCC))
+	@$(call compile,cuda,seacliff)
+	@echo "built build/cuda/seacliff"
+
+format: ## clang-format every source
+	@sh tools/packages.sh format
+	@python3 tests/taste/check.py format --fix
+
+docs: build ## refresh the printed tables in README.md and docs/
+	@python3 tests/taste/check.py docs --fix --binary build/cpu/seacliff
+
+clean: ## remove build/
+	rm -rf build
+
+.PHONY: ready
+ready: .venv/ready
+	@sh tools/packages.sh build test
+
+.venv/ready: requirements-test.txt packages.txt
+	@sh tools/packages.sh build test
+	@python3 -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	@touch $@

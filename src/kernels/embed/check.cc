@@ -1,0 +1,83 @@
+// Cases, expectation and cost of embed.
+#include <algorithm>
+
+#include "kernels/check_table.h"
+#include "kernels/embed/op.h"
+
+namespace seacliff::embed {
+namespace {
+
+struct Shape {
+  const char* name;
+  int64_t tokens, vocab, streams, dim;
+  WeightFormat table;
+  DType dtype;
+  bool real = false;
+};
+
+constexpr Shape kShapes[] = {
+    {"bf16", 5, 40, 4, 256, WeightFormat::kBf16, DType::kBf16},
+    {"exact", 5, 40, 4, 256, WeightFormat::kF32, DType::kF32},
+    {"f32 table, bf16 streams", 3, 9, 4, 64, WeightFormat::kF32, DType::kBf16},
+    {"bf16 table, f32 streams", 3, 9, 4, 64, WeightFormat::kBf16, DType::kF32},
+    {"one stream, odd dim", 7, 3, 1, 33, WeightFormat::kBf16, DType::kBf16},
+    {"no tokens", 0, 3, 4, 64, WeightFormat::kBf16, DType::kBf16},
+    {"flash, 1 token", 1, 4096, 4, 4096, WeightFormat::kBf16, DType::kBf16, true},
+    {"pro, 64 tokens", 64, 4096, 4, 7168, WeightFormat::kBf16, DType::kBf16, true},
+};
+
+void CheckShape(Checker& c, const Shape& s) {
+  Random random = c.NewRandom(s.name);
+  CheckMemory memory;
+  // The first and the last row are asked for, others at random, and twice.
+  const auto ids = memory.Array<int32_t, 1>("ids", {s.tokens}, Access::kRead, [&](int64_t t) {
+    return t == 0 ? s.vocab - 1 : t == 1 ? 0 : t == 2 ? s.vocab - 1 : random.Below(s.vocab);
+  });
+  const Matrix table = memory.Weights("table", s.table, s.vocab, s.dim, random);
+  // No other row may be read.
+  for (int64_t row = 0; row < s.vocab; ++row) {
+    if (std::find(ids.data, ids.data + s.tokens, row) == ids.data + s.tokens) {
+      auto* bytes = static_cast<char*>(const_cast<void*>(table.data)) + row * table.row_bytes();
+      std::memset(bytes, 0xff, static_cast<size_t>(table.row_bytes()));
+    }
+  }
+  const auto streams =
+      memory.Activations<3>("streams", s.dtype, {s.tokens, s.streams, s.dim}, Access::kWrite);
+  const auto args = [=](const Place& at, int64_t part) {
+    if (part == kWhole) return EmbedArgs{at(ids), at(table), at(streams)};
+    View<const int32_t, 1> id = at(ids);
+    id.data += part;
+    id.shape[0] = 1;
+    return EmbedArgs{id, at(table), at(streams).Rows(part, 1)};
+  };
+  Case k;
+  k.name = s.name;
+  k.parts = s.tokens;
+  k.read = [=](const Place& at) { return Loaded(at(streams)); };
+  k.expect = [=](Allowance) {
+    Expect out;
+    for (int64_t t = 0; t < s.tokens; ++t) {
+      const std::vector<double> row = WeightRow(table, ids(t));
+      for (int64_t j = 0; j < s.streams; ++j) {
+        for (double v : row) {
+          const double rounded = s.dtype == DType::kBf16 ? ToGrid(v, 8, -126) : v;
+          out.push_back({rounded, 0});
+        }
+      }
+    }
+    return out;
+  };
+  k.cost.bytes = s.tokens * (4 + table.row_bytes() + s.streams * s.dim * SizeOf(s.dtype));
+  k.real = s.real;
+  c.Run<EmbedArgs>(memory, k, args);
+}
+
+}  // namespace
+
+void Check(Checker& c) {
+  for (const Shape& s : kShapes) {
+    if (!s.real || c.full()) CheckShape(c, s);
+  }
+}
+
+}  // namespace seacliff::embed

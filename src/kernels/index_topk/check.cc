@@ -1,0 +1,210 @@
+// Cases, expectation and cost of index_topk.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/check_table.h"
+#include "kernels/index_topk/op.h"
+
+namespace seacliff::index_topk {
+namespace {
+
+struct Shape {
+  const char* name;
+  std::vector<Sequence> sequences;
+  int64_t heads, dim, topk;
+  DType dtype = DType::kBf16;
+  bool same_keys = false;  // every key equal: ties everywhere
+  bool real = false;
+  bool margin = false;  // asked for
+};
+
+constexpr int64_t kRatio = 4;
+
+std::vector<Shape> Shapes() {
+  const std::vector<Sequence> ragged = {{0, 3}, {60, 5}, {300, 2}, {90, 0}, {126, 3}};
+  return {
+      {"ragged", ragged, 4, 128, 16},
+      {"ragged, exact", ragged, 4, 128, 16, DType::kF32},
+      {"odd heads, dim 64", {{500, 2}}, 3, 64, 7},
+      {"ties", {{400, 3}}, 4, 64, 10, DType::kBf16, true},
+      {"ties, exact", {{400, 3}}, 4, 64, 10, DType::kF32, true},
+      {"one block more than topk", {{66, 3}}, 4, 128, 16},
+      {"nothing to score", {{0, 67}}, 4, 128, 16},
+      {"topk 1", {{1000, 2}}, 2, 128, 1},
+      {"empty sequences only", {{9, 0}}, 4, 128, 16},
+      {"margin", {{300, 3}, {5, 1}}, 4, 128, 16, DType::kBf16, false, false, true},
+      {"margin, exact", {{300, 3}, {5, 1}}, 4, 128, 16, DType::kF32, false, false, true},
+      {"margin, ties", {{300, 2}}, 4, 64, 16, DType::kBf16, true, false, true},
+      {"flash, 8K, 1 token", {{8191, 1}}, 64, 128, 512, DType::kBf16, false, true},
+      {"pro, 8K, 4 tokens", {{8190, 4}}, 64, 128, 1024, DType::kBf16, false, true},
+      {"flash, 64K, 1 token", {{65535, 1}}, 64, 128, 512, DType::kBf16, false, true},
+  };
+}
+
+// The scores of token t as the official code rounds them.
+Expect Scores(const Expect& q, const Expect& weights, const std::vector<std::vector<double>>& keys,
+              DType dtype, Allowance a) {
+  const auto heads = static_cast<int64_t>(weights.size());
+  const int64_t dim = static_cast<int64_t>(q.size()) / heads;
+  const double scale = 1 / std::sqrt(static_cast<double>(dim * heads));
+  Expect scores;
+  for (const auto& key : keys) {
+    Approx sum;
+    double magnitude = 0;
+    for (int64_t h = 0; h < heads; ++h) {
+      double dot = 0, dot_magnitude = 0;
+      for (int64_t i = 0; i < dim; ++i) {
+        const double product = q[h * dim + i].value * key[i];
+        dot += product;
+        dot_magnitude += std::fabs(product);
+      }
+      Approx d = RoundOrNot({dot, a.Sum(dim) * dot_magnitude}, dtype, a);
+      d.value = std::max(d.value, 0.0);
+      const Approx w = RoundOrNot({weights[h].value * scale, 0}, dtype, a);
+      const double slack = d.slack * (std::fabs(w.value) + w.slack) + d.value * w.slack;
+      const Approx term = RoundOrNot({d.value * w.value, slack}, dtype, a);
+      sum.value += term.value;
+      sum.slack += term.slack;
+      magnitude += std::fabs(term.value);
+    }
+    sum.slack += a.Sum(heads) * magnitude;
+    scores.push_back(RoundOrNot(sum, dtype, a));
+  }
+  return scores;
+}
+
+// What is wrong with the picks of one token, or "".
+std::string CheckPicks(View<const int32_t, 1> picks, int64_t visible, const Expect& scores) {
+  const int64_t topk = picks.shape[0], count = std::min(visible, topk);
+  std::vector<bool> picked(static_cast<size_t>(visible));
+  for (int64_t i = 0; i < topk; ++i) {
+    const int64_t block = picks(i);
+    if (i >= count) {
+      if (block != -1) return fmt::format("pick {} is {}, not -1", i, block);
+      continue;
+    }
+    if (block < 0 || block >= visible) return fmt::format("pick {} is block {}", i, block);
+    if (i > 0 && block <= picks(i - 1)) return fmt::format("pick {} is not above the last", i);
+    picked[block] = true;
+  }
+  if (visible <= topk) return "";
+  for (int64_t in = 0; in < visible; ++in) {
+    for (int64_t out = 0; picked[in] && out < visible; ++out) {
+      if (picked[out]) continue;
+      const Approx x = scores[in], y = scores[out];
+      const double high = x.value + x.slack, low = y.value - y.slack;
+      if (high < low || (high == low && out < in) || (x.value == y.value && out < in)) {
+        return fmt::format("block {} (score {:.9g}) is picked, {} ({:.9g}) is not", in, x.value,
+                           out, y.value);
+      }
+    }
+  }
+  return "";
+}
+
+// By how much the last pick beats the best block left out, as a part of the largest score.
+std::string CheckMargin(double margin, Expect scores, int64_t topk) {
+  if (scores.empty()) return std::isinf(margin) ? "" : "the margin is finite";
+  double largest = 0, slack = 0;
+  for (const Approx& s : scores) {
+    largest = std::max(largest, std::fabs(s.value));
+    slack = std::max(slack, s.slack);
+  }
+  std::sort(scores.begin(), scores.end(),
+            [](const Approx& x, const Approx& y) { return x.value > y.value; });
+  const double want = (scores[topk - 1].value - scores[topk].value) / largest;
+  if (std::fabs(margin - want) <= 4 * slack / largest + 1e-6) return "";
+  return fmt::format("the margin is {:.9g}, not {:.9g}", margin, want);
+}
+
+void CheckShape(Checker& c, const Shape& s) {
+  Random random = c.NewRandom(s.name);
+  CheckMemory memory;
+  const CheckBatch batch = MakeBatch(memory, random, s.sequences, 128, int64_t{1} << 40);
+  const int64_t tokens = batch.all.tokens();
+  // Values that four bits can hold, as index_query leaves them.
+  const auto q = memory.Activations<3>("q", s.dtype, {tokens, s.heads, s.dim}, Access::kRead,
+                                       [&](int64_t) { return random.Below(13) * 0.5 - 3; });
+  const auto weights = memory.Activations<2>("weights", s.dtype, {tokens, s.heads}, Access::kRead,
+                                             [&](int64_t) { return random.Normal(); });
+  const auto format = s.dtype == DType::kF32 ? EntryFormat::kIndexF32 : EntryFormat::kIndexFp4;
+  const PagedView entries = memory.Pages("entries", format, s.dim, kPageTokens / kRatio,
+                                         batch.compressed_pages, Access::kRead);
+  const auto picks = memory.Array<int32_t, 2>("picks", {tokens, s.topk}, Access::kWrite);
+  View<float, 1> margin;
+  if (s.margin) margin = memory.Array<float, 1>("margin", {tokens}, Access::kWrite);
+
+  // Keys of blocks that some token of the sequence must score; the others stay poison.
+  std::vector<std::vector<std::vector<double>>> keys;
+  int64_t scored = 0, key_reads = 0;
+  for (int64_t seq = 0; seq < batch.all.seqs(); ++seq) {
+    const auto [first, count] = s.sequences[seq];
+    const int64_t visible = (first + count) / kRatio;
+    keys.emplace_back();
+    if (count == 0 || visible <= s.topk) continue;
+    for (int64_t j = 0; j < visible; ++j) {
+      const int64_t page = batch.all.compressed_pages(seq, j * kRatio / kPageTokens);
+      Random key_random = s.same_keys ? Random(7) : Random(random.Next());
+      FillEntry(entries, page, j % entries.page_len, key_random);
+      keys.back().push_back(ReadEntry(entries, page, j % entries.page_len));
+    }
+    scored += count * visible;
+    key_reads += visible;
+  }
+
+  const auto args = [=](const Place& at, int64_t part) {
+    const int64_t begin = part == kWhole ? 0 : part, count = part == kWhole ? tokens : 1;
+    View<int32_t, 2> rows = at(picks);
+    rows.data += begin * s.topk;
+    rows.shape[0] = count;
+    View<float, 1> margin_rows = at(margin);
+    if (s.margin) margin_rows.data += begin;
+    margin_rows.shape[0] = count;
+    return IndexTopkArgs{at(q).Rows(begin, count),
+                         at(weights).Rows(begin, count),
+                         kRatio,
+                         at(part == kWhole ? batch.all : batch.single[part]),
+                         at(entries),
+                         rows,
+                         margin_rows};
+  };
+  Case k;
+  k.name = s.name;
+  k.parts = tokens;
+  k.verify = [=](const Place& at, Allowance a) {
+    for (int64_t t = 0; t < tokens; ++t) {
+      const int64_t visible = (batch.all.positions(t) + 1) / kRatio;
+      Expect scores;
+      if (visible > s.topk) {
+        auto seen = keys[batch.all.seq_of(t)];
+        seen.resize(static_cast<size_t>(visible));
+        scores = Scores(Values(q, t * s.heads * s.dim, s.heads * s.dim),
+                        Values(weights, t * s.heads, s.heads), seen, s.dtype, a);
+      }
+      std::string wrong = CheckPicks(at(picks)[t], visible, scores);
+      // Only ref owes a margin.
+      if (wrong.empty() && s.margin && !a.loose) {
+        wrong = CheckMargin(at(margin)(t), scores, s.topk);
+      }
+      if (!wrong.empty()) return fmt::format("token {}: {}", t, wrong);
+    }
+    return std::string();
+  };
+  k.cost.bytes = key_reads * EntryBytes(format, s.dim) + q.size() * SizeOf(s.dtype) +
+                 weights.size() * SizeOf(s.dtype) + picks.size() * 4;
+  k.cost.flops = scored * s.heads * (2 * s.dim + 3);
+  k.real = s.real;
+  c.Run<IndexTopkArgs>(memory, k, args);
+}
+
+}  // namespace
+
+void Check(Checker& c) {
+  for (const Shape& s : Shapes()) {
+    if (!s.real || c.full()) CheckShape(c, s);
+  }
+}
+
+}  // namespace seacliff::index_topk

@@ -1,0 +1,101 @@
+// Cases, expectation and cost of linear.
+#include "kernels/check_table.h"
+#include "kernels/linear/op.h"
+
+namespace seacliff::linear {
+namespace {
+
+struct Shape {
+  const char* name;
+  int64_t tokens, rows, cols;
+  WeightFormat w;
+  bool quantise;
+  DType x = DType::kBf16, out = DType::kBf16;
+  double magnitude = 1;
+  bool real = false;
+  // One value of each 128 columns so large that the others are subnormal beside it, and nothing in
+  // groups of their own.
+  bool outliers = false;
+};
+
+constexpr auto kF32 = WeightFormat::kF32;
+constexpr auto kBf16 = WeightFormat::kBf16;
+constexpr auto kFp8 = WeightFormat::kFp8;
+constexpr auto kMxfp4 = WeightFormat::kMxfp4;
+
+constexpr Shape kShapes[] = {
+    {"fp8", 5, 256, 512, kFp8, true},
+    {"fp8, f32 out", 3, 128, 256, kFp8, true, DType::kBf16, DType::kF32},
+    {"fp8, not quantised", 3, 128, 256, kFp8, false},
+    {"fp8, exact", 3, 128, 384, kFp8, true, DType::kF32, DType::kF32},
+    {"fp8, ragged blocks", 3, 131, 160, kFp8, true},
+    {"mxfp4", 5, 96, 512, kMxfp4, true},
+    {"mxfp4, exact", 3, 64, 256, kMxfp4, true, DType::kF32, DType::kF32},
+    {"mxfp4, one group", 2, 5, 32, kMxfp4, true},
+    {"bf16, f32 out", 4, 64, 512, kBf16, false, DType::kBf16, DType::kF32},
+    {"bf16", 4, 64, 512, kBf16, false},
+    {"bf16, odd sizes", 3, 7, 33, kBf16, false, DType::kBf16, DType::kF32},
+    {"f32, exact", 3, 17, 200, kF32, false, DType::kF32, DType::kF32},
+    {"f32 of bf16", 3, 24, 1024, kF32, false, DType::kBf16, DType::kF32},
+    {"zeros", 2, 128, 128, kFp8, true, DType::kBf16, DType::kBf16, 0},
+    {"below the scale's floor", 2, 128, 128, kFp8, true, DType::kBf16, DType::kF32, 1e-6},
+    {"large", 2, 128, 256, kFp8, true, DType::kBf16, DType::kBf16, 1e8},
+    {"outliers", 3, 64, 512, kFp8, true, DType::kBf16, DType::kF32, 1, false, true},
+    {"outliers, ragged", 3, 64, 160, kMxfp4, true, DType::kBf16, DType::kF32, 1, false, true},
+    {"no tokens", 0, 64, 128, kFp8, true},
+    {"one row", 3, 1, 128, kBf16, false},
+    {"flash wq_a, 1 token", 1, 1024, 4096, kFp8, true, DType::kBf16, DType::kBf16, 1, true},
+    {"flash wq_b, 1 token", 1, 32768, 1024, kFp8, true, DType::kBf16, DType::kBf16, 1, true},
+    {"flash wq_b, 16 tokens", 16, 32768, 1024, kFp8, true, DType::kBf16, DType::kBf16, 1, true},
+    {"flash wo_b, 1 token", 1, 4096, 8192, kFp8, true, DType::kBf16, DType::kBf16, 1, true},
+    {"flash compressor, 1 token", 1, 2048, 4096, kBf16, false, DType::kBf16, DType::kF32, 1, true},
+    {"flash expert w1, 1 token", 1, 2048, 4096, kMxfp4, true, DType::kBf16, DType::kBf16, 1, true},
+    {"pro wo_b, 4 tokens", 4, 7168, 16384, kFp8, true, DType::kBf16, DType::kBf16, 1, true},
+    {"flash head, 1 token", 1, 129280, 4096, kBf16, false, DType::kBf16, DType::kF32, 1, true},
+};
+
+void CheckShape(Checker& c, const Shape& s) {
+  Random random = c.NewRandom(s.name);
+  CheckMemory memory;
+  // Now and then a large value, so that the scales of the groups differ.
+  const auto value = [&](int64_t i) {
+    const double v = s.magnitude * random.Normal();
+    if (s.outliers) return i % s.cols % 128 == 5 ? 0x1p16 : v;
+    return random.Below(64) == 0 ? 16 * v : v;
+  };
+  const auto x = memory.Activations<2>("x", s.x, {s.tokens, s.cols}, Access::kRead, value);
+  const Matrix w = memory.Weights("w", s.w, s.rows, s.cols, random);
+  const auto out = memory.Activations<2>("out", s.out, {s.tokens, s.rows}, Access::kWrite);
+
+  const auto args = [=](const Place& at, int64_t part) {
+    const int64_t begin = part == kWhole ? 0 : part, count = part == kWhole ? s.tokens : 1;
+    return LinearArgs{at(x).Rows(begin, count), at(w), s.quantise, at(out).Rows(begin, count)};
+  };
+  Case k;
+  k.name = s.name;
+  k.parts = s.tokens;
+  k.read = [=](const Place& at) { return Loaded(at(out)); };
+  k.expect = [=](Allowance a) {
+    Expect in = Values(x, 0, x.size());
+    for (int64_t t = 0; t < s.tokens && s.quantise && s.x == DType::kBf16; ++t) {
+      QuantiseE4m3(std::span<Approx>(in).subspan(t * s.cols, s.cols), 128);
+    }
+    Expect y = MatMul(in, w, a);
+    Round(y, s.out);
+    return y;
+  };
+  k.cost.bytes = WeightBytes(w) + x.size() * SizeOf(s.x) + out.size() * SizeOf(s.out);
+  k.cost.flops = 2 * s.tokens * s.rows * s.cols;
+  k.real = s.real;
+  c.Run<LinearArgs>(memory, k, args);
+}
+
+}  // namespace
+
+void Check(Checker& c) {
+  for (const Shape& s : kShapes) {
+    if (!s.real || c.full()) CheckShape(c, s);
+  }
+}
+
+}  // namespace seacliff::linear

@@ -1,0 +1,104 @@
+// Cases, expectation and cost of query_rope.
+#include <cmath>
+
+#include "kernels/check_table.h"
+#include "kernels/query_rope/op.h"
+
+namespace seacliff::query_rope {
+namespace {
+
+struct Shape {
+  const char* name;
+  int64_t tokens, heads, head_dim;
+  DType dtype;
+  int64_t first_position;
+  double magnitude = 1;
+  bool real = false;
+};
+
+constexpr float kEps = 1e-6f;
+
+constexpr Shape kShapes[] = {
+    {"head_dim 512", 3, 4, 512, DType::kBf16, 0},
+    {"head_dim 512, exact", 3, 4, 512, DType::kF32, 0},
+    {"head_dim 128, far", 3, 3, 128, DType::kBf16, 1048573},
+    {"all dims rotated, far, exact", 3, 2, 64, DType::kF32, 1048573},
+    {"zeros", 2, 2, 128, DType::kBf16, 5, 0},
+    {"near eps", 2, 2, 128, DType::kBf16, 5, 1e-3},
+    {"large", 2, 2, 128, DType::kBf16, 70000, 1e4},
+    {"no tokens", 0, 2, 128, DType::kBf16, 0},
+    {"flash, 1 token", 1, 64, 512, DType::kBf16, 65535, 1, true},
+    {"pro, 32 tokens", 32, 128, 512, DType::kBf16, 100000, 1, true},
+};
+
+Approx Add(Approx x, double y) { return {x.value + y, x.slack}; }
+
+// The inverse root of the mean square, with each of the official roundings.
+Approx Norm(const Expect& q, DType dtype, Allowance a) {
+  Approx sum;
+  for (const Approx& v : q) {
+    const Approx square = RoundOrNot({v.value * v.value, 0}, dtype, a);
+    sum.value += square.value;
+    sum.slack += square.slack;
+  }
+  const auto n = static_cast<double>(q.size());
+  sum.slack += a.Sum(static_cast<int64_t>(q.size())) * sum.value;
+  const Approx mean = RoundOrNot({sum.value / n, sum.slack / n}, dtype, a);
+  const Approx shifted = RoundOrNot(Add(mean, kEps), dtype, a);
+  const double root = 1 / std::sqrt(shifted.value);
+  const double relative = 0.5 * shifted.slack / (shifted.value - shifted.slack) + a.Step();
+  return RoundOrNot({root, root * relative}, dtype, a);
+}
+
+void CheckShape(Checker& c, const Shape& s) {
+  Random random = c.NewRandom(s.name);
+  CheckMemory memory;
+  const auto q =
+      memory.Activations<3>("q", s.dtype, {s.tokens, s.heads, s.head_dim}, Access::kWrite,
+                            [&](int64_t) { return s.magnitude * random.Normal(); });
+  const auto positions = memory.Array<int32_t, 1>("positions", {s.tokens}, Access::kRead,
+                                                  [&](int64_t t) { return s.first_position + t; });
+  const auto frequencies = memory.Frequencies(10000);
+  const Expect in = Values(q, 0, q.size());
+
+  const auto args = [=](const Place& at, int64_t part) {
+    if (part == kWhole) return QueryRopeArgs{at(q), at(positions), at(frequencies), kEps};
+    View<const int32_t, 1> position = at(positions);
+    position.data += part;
+    position.shape[0] = 1;
+    return QueryRopeArgs{at(q).Rows(part, 1), position, at(frequencies), kEps};
+  };
+  Case k;
+  k.name = s.name;
+  k.parts = s.tokens;
+  k.read = [=](const Place& at) { return Loaded(at(q)); };
+  k.expect = [=](Allowance a) {
+    Expect all;
+    for (int64_t row = 0; row < s.tokens * s.heads; ++row) {
+      Expect head(in.begin() + row * s.head_dim, in.begin() + (row + 1) * s.head_dim);
+      const Approx norm = Norm(head, s.dtype, a);
+      for (Approx& v : head) {
+        v.slack = std::fabs(v.value) * (norm.slack + norm.value * a.Step());
+        v.value *= norm.value;
+      }
+      Round(head, s.dtype);
+      RotateLast(head, frequencies, positions(row / s.heads), 1, a);
+      Round(head, s.dtype);
+      Append(all, head);
+    }
+    return all;
+  };
+  k.cost = {2 * q.size() * SizeOf(s.dtype), 4 * q.size()};
+  k.real = s.real;
+  c.Run<QueryRopeArgs>(memory, k, args);
+}
+
+}  // namespace
+
+void Check(Checker& c) {
+  for (const Shape& s : kShapes) {
+    if (!s.real || c.full()) CheckShape(c, s);
+  }
+}
+
+}  // namespace seacliff::query_rope

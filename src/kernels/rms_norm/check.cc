@@ -1,0 +1,73 @@
+// Cases, expectation and cost of rms_norm.
+#include "kernels/check_table.h"
+#include "kernels/rms_norm/op.h"
+
+namespace seacliff::rms_norm {
+namespace {
+
+struct Shape {
+  const char* name;
+  int64_t tokens, dim;
+  DType dtype;
+  double magnitude = 1;
+  bool in_place = false, real = false;
+};
+
+constexpr float kEps = 1e-6f;
+
+constexpr Shape kShapes[] = {
+    {"dim 4096", 3, 4096, DType::kBf16},
+    {"dim 7168, in place", 2, 7168, DType::kBf16, 1, true},
+    {"dim 512, exact", 4, 512, DType::kF32},
+    {"dim 512, exact, in place", 4, 512, DType::kF32, 1, true},
+    {"zeros", 2, 128, DType::kBf16, 0},
+    {"squares below eps", 2, 128, DType::kBf16, 1e-5},
+    {"squares below f32", 2, 128, DType::kF32, 1e-25},
+    {"squares near the top of f32", 2, 64, DType::kBf16, 1e18},
+    {"odd dim", 5, 33, DType::kBf16},
+    {"dim 1", 3, 1, DType::kF32},
+    {"no tokens", 0, 64, DType::kBf16},
+    {"flash dim, 1 token", 1, 4096, DType::kBf16, 1, false, true},
+    {"pro dim, 256 tokens", 256, 7168, DType::kBf16, 1, false, true},
+};
+
+void CheckShape(Checker& c, const Shape& s) {
+  Random random = c.NewRandom(s.name);
+  CheckMemory memory;
+  const auto value = [&](int64_t) { return s.magnitude * random.Normal(); };
+  const Access access = s.in_place ? Access::kWrite : Access::kRead;
+  const auto x = memory.Activations<2>("x", s.dtype, {s.tokens, s.dim}, access, value);
+  const auto weight = memory.NormWeights(s.dim, random);
+  const auto out = s.in_place ? x : memory.Activations<2>("out", s.dtype, x.shape, Access::kWrite);
+  const Expect in = Values(x, 0, x.size());
+
+  const auto args = [=](const Place& at, int64_t part) {
+    const int64_t begin = part == kWhole ? 0 : part, count = part == kWhole ? s.tokens : 1;
+    return RmsNormArgs{at(x).Rows(begin, count), at(weight), kEps, at(out).Rows(begin, count)};
+  };
+  Case k;
+  k.name = s.name;
+  k.parts = s.tokens;
+  k.read = [=](const Place& at) { return Loaded(at(out)); };
+  k.expect = [=](Allowance a) {
+    Expect all = in;
+    for (int64_t t = 0; t < s.tokens; ++t) {
+      RmsNorm(std::span<Approx>(all).subspan(t * s.dim, s.dim), weight, kEps, a);
+    }
+    Round(all, s.dtype);
+    return all;
+  };
+  k.cost = {2 * x.size() * SizeOf(s.dtype) + s.dim * 2, 4 * x.size()};
+  k.real = s.real;
+  c.Run<RmsNormArgs>(memory, k, args);
+}
+
+}  // namespace
+
+void Check(Checker& c) {
+  for (const Shape& s : kShapes) {
+    if (!s.real || c.full()) CheckShape(c, s);
+  }
+}
+
+}  // namespace seacliff::rms_norm

@@ -1,0 +1,276 @@
+#include "serve/requests.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+namespace seacliff::serve {
+namespace {
+
+using nlohmann::json;
+
+ApiError Chat(json fields, ChatRequest* request) {
+  json body = {{"messages", {{{"role", "user"}, {"content", "hi"}}}}};
+  body.update(fields);
+  return ParseChatRequest(body.dump(), ServeOptions(), request);
+}
+ApiError Completion(json fields, CompletionRequest* request) {
+  json body = {{"prompt", "hi"}};
+  body.update(fields);
+  return ParseCompletionRequest(body.dump(), ServeOptions(), request);
+}
+
+struct Fault {
+  json fields;
+  const char* param;
+};
+
+TEST(Requests, EveryFaultNamesItsField) {
+  const Fault faults[] = {
+      {{{"temperature", "hot"}}, "temperature"},
+      {{{"temperature", -0.1}}, "temperature"},
+      {{{"temperature", 2.5}}, "temperature"},
+      {{{"top_p", 0}}, "top_p"},
+      {{{"top_p", 1.5}}, "top_p"},
+      {{{"top_k", -2}}, "top_k"},
+      {{{"top_k", 1.5}}, "top_k"},
+      {{{"min_p", 2}}, "min_p"},
+      {{{"seed", "x"}}, "seed"},
+      {{{"seed", 1e30}}, "seed"},
+      {{{"n", 0}}, "n"},
+      {{{"n", true}}, "n"},
+      {{{"stream", 1}}, "stream"},
+      {{{"stream_options", {{"include_usage", true}}}}, "stream_options"},
+      {{{"stream", true}, {"stream_options", {{"include_usage", 1}}}},
+       "stream_options.include_usage"},
+      {{{"max_tokens", 0}}, "max_tokens"},
+      {{{"max_tokens", -5}}, "max_tokens"},
+      {{{"min_tokens", 9}, {"max_tokens", 4}}, "min_tokens"},
+      {{{"presence_penalty", 3}}, "presence_penalty"},
+      {{{"frequency_penalty", -3}}, "frequency_penalty"},
+      {{{"repetition_penalty", 0}}, "repetition_penalty"},
+      {{{"stop", 5}}, "stop"},
+      {{{"stop", {"a", 5}}}, "stop"},
+      {{{"stop", {""}}}, "stop"},
+      {{{"stop", json(std::vector<std::string>(17, "x"))}}, "stop"},
+      {{{"stop_token_ids", {"a"}}}, "stop_token_ids"},
+      {{{"stop_token_ids", {-1}}}, "stop_token_ids"},
+      {{{"ignore_eos", "yes"}}, "ignore_eos"},
+      {{{"logit_bias", {{"x", 1}}}}, "logit_bias"},
+      {{{"logit_bias", {{"5", 101}}}}, "logit_bias"},
+      {{{"logit_bias", {1, 2}}}, "logit_bias"},
+      {{{"model", 5}}, "model"},
+      {{{"best_of", 3}}, "best_of"},
+      {{{"suffix", "x"}}, "suffix"},
+      {{{"guided_json", {{"type", "object"}}}}, "guided_json"},
+      {{{"structured_outputs", {{"regex", "a"}}}}, "structured_outputs"},
+      {{{"prompt_logprobs", 1}}, "prompt_logprobs"},
+      {{{"response_format", {{"type", "json_object"}}}}, "response_format"},
+  };
+  for (const Fault& fault : faults) {
+    ChatRequest chat;
+    ApiError error = Chat(fault.fields, &chat);
+    EXPECT_EQ(error.http_status, 400) << fault.fields;
+    EXPECT_EQ(error.param, fault.param) << fault.fields;
+    EXPECT_NE(error.message.find(fault.param), std::string::npos) << error.message;
+    CompletionRequest completion;
+    error = Completion(fault.fields, &completion);
+    EXPECT_EQ(error.http_status, 400) << fault.fields;
+    EXPECT_EQ(error.param, fault.param) << fault.fields;
+  }
+}
+
+TEST(Requests, ChatFaultsNameTheirField) {
+  const auto message = [](json value) { return json{{"messages", json::array({value})}}; };
+  const Fault faults[] = {
+      {{{"messages", nullptr}}, "messages"},
+      {{{"messages", "hi"}}, "messages"},
+      {{{"messages", json::array()}}, "messages"},
+      {message("hi"), "messages[0]"},
+      {message({{"content", "x"}}), "messages[0].role"},
+      {message({{"role", "wizard"}, {"content", "x"}}), "messages[0].role"},
+      {message({{"role", "user"}, {"content", 5}}), "messages[0].content"},
+      {message({{"role", "user"}, {"content", {5}}}), "messages[0].content[0]"},
+      {message({{"role", "user"}, {"content", {{{"type", "text"}}}}}),
+       "messages[0].content[0].text"},
+      {message({{"role", "assistant"}, {"tool_calls", {{{"id", "1"}}}}}),
+       "messages[0].tool_calls[0].function"},
+      {message({{"role", "assistant"}, {"reasoning_content", 1}}), "messages[0].reasoning_content"},
+      {{{"max_completion_tokens", 0}}, "max_completion_tokens"},
+      {{{"top_logprobs", 2}}, "top_logprobs"},
+      {{{"logprobs", true}, {"top_logprobs", 21}}, "top_logprobs"},
+      {{{"logprobs", 1}}, "logprobs"},
+      {{{"thinking", {{"type", "maybe"}}}}, "thinking.type"},
+      {{{"thinking", "on"}}, "thinking"},
+      {{{"reasoning_effort", "enormous"}}, "reasoning_effort"},
+      {{{"reasoning_effort", 3}}, "reasoning_effort"},
+      {{{"chat_template_kwargs", {{"thinking", 1}}}}, "chat_template_kwargs.thinking"},
+      {{{"tools", "x"}}, "tools"},
+      {{{"tools", {"x"}}}, "tools"},
+      {{{"tool_choice", "required"}}, "tool_choice"},
+      {{{"tool_choice", {{"type", "function"}}}}, "tool_choice"},
+      {{{"tool_choice", "perhaps"}}, "tool_choice"},
+      {{{"add_generation_prompt", false}}, "add_generation_prompt"},
+  };
+  for (const Fault& fault : faults) {
+    ChatRequest chat;
+    const ApiError error = Chat(fault.fields, &chat);
+    EXPECT_EQ(error.http_status, 400) << fault.fields;
+    EXPECT_EQ(error.param, fault.param) << fault.fields << error.message;
+  }
+}
+
+TEST(Requests, CompletionFaultsNameTheirField) {
+  const Fault faults[] = {
+      {{{"prompt", nullptr}}, "prompt"},
+      {{{"prompt", 5}}, "prompt"},
+      {{{"prompt", json::array()}}, "prompt"},
+      {{{"prompt", {"a", 1}}}, "prompt"},
+      {{{"prompt", {1, "a"}}}, "prompt"},
+      {{{"prompt", {1.5}}}, "prompt"},
+      {{{"prompt", {-1}}}, "prompt"},
+      {{{"prompt", {{{1, 2}, "a"}}}}, "prompt"},
+      {{{"logprobs", 21}}, "logprobs"},
+      {{{"logprobs", 1}, {"echo", true}}, "logprobs"},
+      {{{"echo", "x"}}, "echo"},
+      {{{"n", 1024}, {"prompt", {"a", "b"}}}, "prompt"},
+  };
+  for (const Fault& fault : faults) {
+    CompletionRequest completion;
+    const ApiError error = Completion(fault.fields, &completion);
+    EXPECT_EQ(error.http_status, 400) << fault.fields;
+    EXPECT_EQ(error.param, fault.param) << fault.fields;
+  }
+}
+
+TEST(Requests, BodiesThatAreNoObject) {
+  for (const char* body : {"", "{", "[]", "3", "{\"prompt\": \"\\ud800\"}", "{\"a\":1}x"}) {
+    CompletionRequest completion;
+    EXPECT_EQ(ParseCompletionRequest(body, ServeOptions(), &completion).http_status, 400) << body;
+  }
+}
+
+TEST(Requests, FormsOfPrompt) {
+  CompletionRequest text, texts, ids, lists;
+  EXPECT_FALSE(Completion({{"prompt", "a"}}, &text).any());
+  EXPECT_EQ(text.texts, std::vector<std::string>{"a"});
+  EXPECT_FALSE(Completion({{"prompt", {"a", "b"}}}, &texts).any());
+  EXPECT_EQ(texts.texts, (std::vector<std::string>{"a", "b"}));
+  EXPECT_FALSE(Completion({{"prompt", {1, 2.0}}}, &ids).any());
+  EXPECT_EQ(ids.ids, (std::vector<std::vector<int32_t>>{{1, 2}}));
+  EXPECT_FALSE(Completion({{"prompt", json::array({{1, 2}, {3}})}}, &lists).any());
+  EXPECT_EQ(lists.ids, (std::vector<std::vector<int32_t>>{{1, 2}, {3}}));
+}
+
+TEST(Requests, DefaultsAndOffValuesPass) {
+  CompletionRequest completion;
+  EXPECT_FALSE(Completion({{"best_of", 1},
+                           {"suffix", nullptr},
+                           {"use_beam_search", false},
+                           {"logit_bias", json::object()},
+                           {"guided_json", nullptr},
+                           {"response_format", {{"type", "text"}}},
+                           {"something_new", 5},
+                           {"user", "me"}},
+                          &completion)
+                   .any());
+  EXPECT_EQ(completion.common.max_tokens, 16);
+  EXPECT_EQ(completion.common.sampling.temperature, 1.0f);
+  EXPECT_FALSE(completion.common.sampling.seed.has_value());
+  EXPECT_EQ(completion.common.sampling.top_logprobs, -1);
+}
+
+TEST(Requests, SamplingFieldsArrive) {
+  ChatRequest chat;
+  EXPECT_FALSE(Chat({{"temperature", 0},
+                     {"top_p", 0.5},
+                     {"top_k", 7},
+                     {"min_p", 0.1},
+                     {"seed", -1},
+                     {"presence_penalty", 1},
+                     {"frequency_penalty", -1},
+                     {"repetition_penalty", 1.2},
+                     {"logit_bias", {{"5", -100}}},
+                     {"min_tokens", 3},
+                     {"logprobs", true},
+                     {"top_logprobs", 4},
+                     {"stop", "x"},
+                     {"max_tokens", 5},
+                     {"max_completion_tokens", 6}},
+                    &chat)
+                   .any());
+  const SamplingParams& sampling = chat.common.sampling;
+  EXPECT_EQ(sampling.temperature, 0);
+  EXPECT_EQ(sampling.top_p, 0.5f);
+  EXPECT_EQ(sampling.top_k, 7);
+  EXPECT_EQ(sampling.min_p, 0.1f);
+  EXPECT_EQ(sampling.seed, ~uint64_t{0});
+  EXPECT_EQ(sampling.repetition_penalty, 1.2f);
+  EXPECT_EQ(sampling.logit_bias, (std::vector<std::pair<int32_t, float>>{{5, -100.0f}}));
+  EXPECT_EQ(sampling.min_tokens, 3);
+  EXPECT_EQ(sampling.top_logprobs, 4);
+  EXPECT_EQ(chat.common.max_tokens, 6);
+  EXPECT_EQ(chat.common.stop, std::vector<std::string>{"x"});
+}
+
+struct ThinkingCase {
+  json fields;
+  bool thinking;
+  ChatEffort effort;
+};
+
+TEST(Requests, WaysToAskForThinking) {
+  const auto kwargs = [](json value) { return json{{"chat_template_kwargs", value}}; };
+  const ThinkingCase cases[] = {
+      {json::object(), true, ChatEffort::kDefault},
+      {{{"thinking", {{"type", "disabled"}}}}, false, ChatEffort::kDefault},
+      {{{"thinking", {{"type", "disabled"}}}, {"reasoning_effort", "max"}},
+       false,
+       ChatEffort::kMax},
+      {{{"thinking", {{"type", "enabled"}}}, {"reasoning_effort", "none"}},
+       true,
+       ChatEffort::kDefault},
+      {{{"reasoning_effort", "none"}}, false, ChatEffort::kDefault},
+      {{{"reasoning_effort", "minimal"}}, true, ChatEffort::kLow},
+      {{{"reasoning_effort", "medium"}}, true, ChatEffort::kHigh},
+      {{{"reasoning_effort", "max"}}, true, ChatEffort::kMax},
+      {kwargs({{"thinking", false}}), false, ChatEffort::kDefault},
+      {kwargs({{"enable_thinking", false}}), false, ChatEffort::kDefault},
+      {kwargs({{"reasoning_effort", "max"}}), true, ChatEffort::kMax},
+      {{{"reasoning", {{"effort", "low"}}}}, true, ChatEffort::kLow},
+      {{{"reasoning", {{"enabled", false}}}}, false, ChatEffort::kDefault},
+  };
+  for (const ThinkingCase& row : cases) {
+    ChatRequest chat;
+    const ApiError error = Chat(row.fields, &chat);
+    EXPECT_FALSE(error.any()) << error.message;
+    EXPECT_EQ(chat.chat.thinking, row.thinking) << row.fields;
+    EXPECT_EQ(chat.chat.effort, row.effort) << row.fields;
+  }
+}
+
+TEST(Requests, MessagesArrive) {
+  const std::string body = R"({"messages": [
+      {"role": "system", "content": "S"},
+      {"role": "user", "content": [{"type": "text", "text": "a"}, "b"]},
+      {"role": "assistant", "content": null, "reasoning": "r", "tool_calls":
+        [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"x\": 1.0}"}}]},
+      {"role": "tool", "tool_call_id": "c1", "content": "42"}],
+      "tools": [{"type": "function", "function": {"name": "f", "parameters": {"k": 1e30}}}]})";
+  ChatRequest chat;
+  const ApiError error = ParseChatRequest(body, ServeOptions(), &chat);
+  ASSERT_FALSE(error.any()) << error.message;
+  ASSERT_EQ(chat.messages.size(), 4u);
+  EXPECT_EQ(chat.messages[1].parts.size(), 2u);
+  EXPECT_EQ(chat.messages[2].reasoning, "r");
+  EXPECT_TRUE(chat.messages[2].has_reasoning);
+  EXPECT_EQ(chat.messages[2].tool_calls[0].arguments, "{\"x\": 1.0}");
+  EXPECT_EQ(chat.messages[3].tool_call_id, "c1");
+  // The client's own spelling, "1e30" included.
+  ASSERT_EQ(chat.chat.tools.size(), 1u);
+  EXPECT_EQ(chat.chat.tools[0],
+            R"({"type": "function", "function": {"name": "f", "parameters": {"k": 1e30}}})");
+}
+
+}  // namespace
+}  // namespace seacliff::serve

@@ -1,0 +1,126 @@
+// Both merging loops against the definition: lowest rank first, leftmost among equals.
+#include "text/bpe.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <map>
+#include <random>
+#include <string>
+
+namespace seacliff {
+namespace {
+
+struct Model {
+  std::array<int32_t, 256> byte_ids{};
+  std::vector<Bpe::Merge> merges;
+  std::vector<std::string> bytes;  // by id
+};
+
+// Merges of already made tokens over a small alphabet, in random order, so that a merge can make a
+// token that a merge of lower rank uses.
+Model RandomModel(std::mt19937* random, bool shuffled) {
+  Model model;
+  for (int byte = 0; byte < 256; ++byte) {
+    model.byte_ids[byte] = byte;
+    model.bytes.emplace_back(1, static_cast<char>(byte));
+  }
+  std::vector<int32_t> pool = {'a', 'b', 'c'};
+  std::map<std::string, int32_t> id_of = {{"a", 'a'}, {"b", 'b'}, {"c", 'c'}};
+  std::map<std::pair<int32_t, int32_t>, bool> seen;
+  for (int i = 0; i < 40; ++i) {
+    const int32_t left = pool[(*random)() % pool.size()], right = pool[(*random)() % pool.size()];
+    if (seen[{left, right}]) continue;
+    seen[{left, right}] = true;
+    const std::string bytes = model.bytes[left] + model.bytes[right];
+    if (bytes.size() > 12) continue;
+    if (!id_of.contains(bytes)) {
+      id_of[bytes] = static_cast<int32_t>(model.bytes.size());
+      pool.push_back(id_of[bytes]);
+      model.bytes.push_back(bytes);
+    }
+    model.merges.push_back({left, right, id_of[bytes]});
+  }
+  if (shuffled) std::shuffle(model.merges.begin(), model.merges.end(), *random);
+  return model;
+}
+
+std::vector<int32_t> ByDefinition(const Model& model, const std::string& piece) {
+  std::vector<int32_t> ids;
+  for (const char byte : piece) ids.push_back(model.byte_ids[static_cast<uint8_t>(byte)]);
+  while (true) {
+    size_t best_rank = model.merges.size(), best = 0;
+    for (size_t i = 0; i + 1 < ids.size(); ++i) {
+      for (size_t rank = 0; rank < best_rank; ++rank) {
+        if (model.merges[rank].left == ids[i] && model.merges[rank].right == ids[i + 1]) {
+          best_rank = rank;
+          best = i;
+        }
+      }
+    }
+    if (best_rank == model.merges.size()) return ids;
+    ids[best] = model.merges[best_rank].result;
+    ids.erase(ids.begin() + static_cast<int64_t>(best) + 1);
+  }
+}
+
+std::string RandomPiece(std::mt19937* random, size_t size) {
+  std::string piece;
+  for (size_t i = 0; i < size; ++i) piece += "abc"[(*random)() % 3];
+  return piece;
+}
+
+TEST(Bpe, AgreesWithTheDefinition) {
+  std::mt19937 random(1);
+  Bpe::Scratch scratch;
+  for (int round = 0; round < 200; ++round) {
+    const Model model = RandomModel(&random, round % 2 == 1);
+    const Bpe bpe(model.byte_ids, model.merges);
+    scratch = {};
+    for (const size_t size : {1, 2, 7, 30, 48, 49, 60, 150}) {
+      const std::string piece = RandomPiece(&random, size);
+      std::vector<int32_t> ids;
+      bpe.Encode(piece, &scratch, &ids);
+      ASSERT_EQ(ids, ByDefinition(model, piece)) << round << ' ' << piece;
+    }
+  }
+}
+
+TEST(Bpe, WordsThatMergingWouldNotGiveAreLeftOut) {
+  Model model;
+  for (int byte = 0; byte < 256; ++byte) model.byte_ids[byte] = byte;
+  model.merges = {{'b', 'c', 256}, {'a', 'b', 257}};
+  const std::vector<Bpe::Word> words = {{"bc", 256}, {"ab", 257}, {"abc", 258}};
+  Bpe bpe(model.byte_ids, model.merges);
+  Bpe::Scratch scratch;
+  std::vector<int32_t> ids;
+  bpe.AddWords(words, /*all=*/false);
+  bpe.Encode("abc", &scratch, &ids);
+  EXPECT_EQ(ids, (std::vector<int32_t>{'a', 256}));
+  ids.clear();
+  bpe.AddWords(words, /*all=*/true);
+  bpe.Encode("abc", &scratch, &ids);
+  EXPECT_EQ(ids, (std::vector<int32_t>{258}));
+}
+
+// Quadratic time would take minutes.
+TEST(Bpe, MegabytePieceTakesAboutLinearTime) {
+  Model model;
+  for (int byte = 0; byte < 256; ++byte) model.byte_ids[byte] = byte;
+  int32_t token = 'a';
+  for (int32_t id = 256; id < 263; ++id) {
+    model.merges.push_back({token, token, id});
+    token = id;
+  }
+  const Bpe bpe(model.byte_ids, model.merges);
+  Bpe::Scratch scratch;
+  std::vector<int32_t> ids;
+  const auto start = std::chrono::steady_clock::now();
+  bpe.Encode(std::string(1 << 20, 'a'), &scratch, &ids);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  EXPECT_EQ(ids, std::vector<int32_t>((1 << 20) / 128, 262));
+  EXPECT_LT(took.count(), 5.0);
+}
+
+}  // namespace
+}  // namespace seacliff

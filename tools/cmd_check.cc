@@ -1,0 +1,47 @@
+// seacliff check: every row of every op against its reference on this machine, and its speed.
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "kernels/check_table.h"
+#include "tools/cmd_common.h"
+#include "tools/commands.h"
+
+namespace seacliff {
+namespace {
+
+// The command line that runs the same check again; it stands in result lines.
+std::string CommandOf(const Settings& settings) {
+  std::string command = "seacliff check";
+  if (!settings.op.empty()) command += " " + settings.op;
+  if (!settings.row.empty()) command += " --row " + settings.row;
+  if (settings.full) command += " --full";
+  if (settings.bench) command += " --bench";
+  if (settings.threads != 0) command += fmt::format(" --threads {}", settings.threads);
+  return command;
+}
+
+Status Check(const Settings& settings) {
+  CheckOptions options;
+  options.op = settings.op;
+  options.row = settings.row;
+  options.full = settings.full;
+  options.bench = settings.bench;
+  options.seed = static_cast<uint64_t>(*settings.seed);
+  options.threads = static_cast<int>(settings.threads);
+  options.machine = settings.machine;
+  options.command = CommandOf(settings);
+  options.results = settings.results;
+  SC_ASSIGN_OR_RETURN(const CheckReport report, RunChecks(options));
+  std::fputs(report.Describe().c_str(), stdout);
+  if (report.failures() == 0) return OkStatus();
+  return Internal(fmt::format("{} checks failed", report.failures()));
+}
+
+}  // namespace
+
+void AddCheck(CLI::App& app, Status& status) {
+  AddCommand(app, kCheck, "check", "Check (and time) the kernels on this machine", status, Check);
+}
+
+}  // namespace seacliff

@@ -1,0 +1,83 @@
+// seacliff show: prints the tables that the program is made from.
+#include <cstdio>
+
+#include "base/file_map.h"
+#include "checkpoint/catalogue.h"
+#include "config/model_config.h"
+#include "kernels/table.h"
+#include "serve/server.h"
+#include "text/specials.h"
+#include "tools/cmd_common.h"
+#include "tools/commands.h"
+
+namespace seacliff {
+
+// Of cache/storages.h, which cannot be included beside checkpoint/catalogue.h: both name a Storage.
+std::string DescribeStorages(const ModelConfig* config);
+
+namespace {
+
+Result<ModelConfig> ConfigOf(const Settings& settings) {
+  if (settings.config_file.empty()) return LoadModelConfig(settings.model);
+  SC_ASSIGN_OR_RETURN(const std::string json, ReadFile(settings.config_file));
+  return ParseModelConfig(json, settings.config_file);
+}
+
+bool HasConfig(const Settings& settings) {
+  return !settings.config_file.empty() || !settings.model.empty();
+}
+
+Result<std::string> Kernels(const Settings& settings) {
+  SC_ASSIGN_OR_RETURN(const Rows rows, Rows::Parse(settings.kernels));
+  return DescribeKernels(rows);
+}
+
+Result<std::string> Tensors(const Settings& settings) {
+  if (!HasConfig(settings)) return InvalidArgument("show tensors: needs --config or --model");
+  SC_ASSIGN_OR_RETURN(const ModelConfig config, ConfigOf(settings));
+  return DescribeTensors(config);
+}
+
+Result<std::string> Cache(const Settings& settings) {
+  if (!HasConfig(settings)) return DescribeStorages(nullptr);
+  SC_ASSIGN_OR_RETURN(const ModelConfig config, ConfigOf(settings));
+  return DescribeStorages(&config);
+}
+
+Result<std::string> SettingRows(const Settings&) { return DescribeSettings(); }
+
+Result<std::string> Routes(const Settings&) { return serve::DescribeRoutes(); }
+
+Result<std::string> Specials(const Settings& settings) {
+  if (settings.model.empty()) return InvalidArgument("show specials: needs --model");
+  SC_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(settings.model));
+  return PrintSpecials(tokenizer);
+}
+
+struct Table {
+  const char* name;
+  Result<std::string> (*print)(const Settings&);
+};
+constexpr Table kTables[] = {
+    {"kernels", Kernels},      {"tensors", Tensors}, {"cache", Cache},
+    {"settings", SettingRows}, {"routes", Routes},   {"specials", Specials},
+};
+
+Status Show(const Settings& settings) {
+  for (const Table& table : kTables) {
+    if (settings.table != table.name) continue;
+    SC_ASSIGN_OR_RETURN(const std::string text, table.print(settings));
+    std::fputs(text.c_str(), stdout);
+    return OkStatus();
+  }
+  return InvalidArgument("show: no such table");
+}
+
+}  // namespace
+
+void AddShow(CLI::App& app, Status& status) {
+  AddCommand(app, kShow, "show", "Print a table: kernels, tensors, cache, settings, ...", status,
+             Show);
+}
+
+}  // namespace seacliff
