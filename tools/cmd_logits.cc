@@ -22,7 +22,7 @@ struct LogitsOptions {
   int64_t prefill = -1, chunk = 0, from = -1;
   int32_t threads = 0;
   uint64_t seed = 0;
-  bool layers = false, mtp = false;
+  bool layers = false, mtp = false, margins = false;
 };
 
 Result<std::vector<int32_t>> ReadIds(const std::string& path, int64_t vocab) {
@@ -59,7 +59,16 @@ NamedTensor Floats(const std::string& name, std::vector<int64_t> shape,
 // the MTP logits after it.
 struct Collected {
   std::vector<float> logits, layers, mtp;
+  std::vector<float> expert_margins, index_margins;  // [tokens, layers]
 };
+
+// Appends [layers, tokens] as [tokens, layers].
+void AppendTransposed(const std::vector<float>& values, int64_t layers, std::vector<float>& out) {
+  const int64_t tokens = static_cast<int64_t>(values.size()) / layers;
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t i = 0; i < layers; ++i) out.push_back(values[static_cast<size_t>(i * tokens + t)]);
+  }
+}
 
 Status Run(Model& model, const LogitsOptions& o, const std::vector<int32_t>& ids, Collected& out) {
   const ModelConfig& c = model.config();
@@ -78,8 +87,22 @@ Status Run(Model& model, const LogitsOptions& o, const std::vector<int32_t>& ids
       }
     }
     const DirectRunner::Piece piece{0, {ids.data() + begin, static_cast<size_t>(count)}};
-    const ForwardTrace trace{count - 1, {out.layers.data(), {c.layers, c.streams, c.dim}}, {}, {}};
-    SC_RETURN_IF_ERROR(runner.Step({&piece, 1}, rows, logits, last && o.layers ? &trace : nullptr));
+    ForwardTrace trace;
+    std::vector<float> margins[2];
+    if (last && o.layers) {
+      trace.token = count - 1;
+      trace.layers = {out.layers.data(), {c.layers, c.streams, c.dim}};
+    }
+    if (o.margins) {
+      for (auto& m : margins) m.resize(static_cast<size_t>(c.layers * count));
+      trace.expert_margin = {margins[0].data(), {c.layers, count}};
+      trace.index_margin = {margins[1].data(), {c.layers, count}};
+    }
+    SC_RETURN_IF_ERROR(runner.Step({&piece, 1}, rows, logits, &trace));
+    if (o.margins) {
+      AppendTransposed(margins[0], c.layers, out.expert_margins);
+      AppendTransposed(margins[1], c.layers, out.index_margins);
+    }
     const int64_t wanted = std::min(count, begin + count - o.from);
     if (wanted > 0) {
       out.logits.insert(out.logits.end(), logits.begin(), logits.begin() + wanted * c.vocab_size);
@@ -134,6 +157,10 @@ Status Logits(LogitsOptions o) {
         Floats("layers_last_token", {config.layers, config.streams, config.dim}, out.layers));
   }
   if (o.mtp) tensors.push_back(Floats("mtp_logits", {config.vocab_size}, out.mtp));
+  if (o.margins) {
+    tensors.push_back(Floats("expert_margin", {total, config.layers}, out.expert_margins));
+    tensors.push_back(Floats("index_margin", {total, config.layers}, out.index_margins));
+  }
   return WriteSafetensors(o.out, tensors);
 }
 
@@ -158,6 +185,7 @@ void AddLogits(CLI::App& app, Status& status) {
                o.seed = static_cast<uint64_t>(s.seed.value_or(0));
                o.layers = s.layers;
                o.mtp = s.mtp;
+               o.margins = s.margins;
                return Logits(o);
              });
 }

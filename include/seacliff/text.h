@@ -18,8 +18,6 @@
 
 namespace seacliff {
 
-// ---- Tokenizer: bytes <-> ids -------------------------------------------------------------------
-
 // A stretch of prompt. Added tokens ("<think>", ...) are recognised only where every byte of the
 // match is trusted: text that came from a client is not, the words of a template are.
 struct TextSegment {
@@ -98,8 +96,6 @@ class StreamDecoder {
   std::string held_;
 };
 
-// ---- Chat: messages -> ids ----------------------------------------------------------------------
-
 // Which checkpoint's rendering rules apply (encoding.md 2.1).
 enum class ChatProfile : int32_t { kPreview, k0731, kV41 };
 
@@ -175,9 +171,6 @@ struct EncodedPrompt {
 // Text of clients never gives an added token's id, whatever it spells.
 Result<EncodedPrompt> EncodeChat(const Tokenizer& tokenizer, std::span<const ChatMessage> messages,
                                  const ChatOptions& options);
-
-// ---- Replies: ids -> reasoning, content
-// -----------------------------------------------------------
 
 enum class ReplyPart : int32_t { kReasoning, kContent };
 

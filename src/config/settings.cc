@@ -136,6 +136,8 @@ constexpr Setting kSettings[] = {
    "first position written; -1: the last of the prefill"},
   {"--layers", &S::layers, "", "", 0, 0, kLogits,
    "also write the layers' outputs for the last token of the prefill"},
+  {"--margins", &S::margins, "", "", 0, 0, kLogits,
+   "also write how close each layer's choice of experts and of top-k blocks was"},
   {"--mtp", &S::mtp, "", "", 0, 0, kLogits,
    "also write the MTP layer's logits after the prefill"},
   {"--out", &S::out, "", "FILE", 0, 0, kLogits,

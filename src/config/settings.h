@@ -54,7 +54,7 @@ struct Settings {
   bool ids_only = false, decode = false, special = false;
   std::string ids_file, out;
   int64_t prefill = -1, chunk = 0, from = -1;
-  bool layers = false, mtp = false;
+  bool layers = false, mtp = false, margins = false;
   std::string op, row, machine, results;
   bool full = false, bench = false;
   std::string table, config_file, model;

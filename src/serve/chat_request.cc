@@ -11,6 +11,9 @@ namespace {
 
 using simdjson::dom::element;
 
+constexpr std::string_view kRoles[] = {"system",    "developer", "user",
+                                       "assistant", "tool",      "latest_reminder"};
+
 // Numbers keep the client's spelling only in the text itself, so tools are cut out of the body
 // rather than printed again.
 std::vector<std::string> RawElements(std::string_view body, std::string_view key) {
@@ -86,8 +89,6 @@ void ReadToolCalls(Fields* message, ChatMessage* out) {
 }
 
 ChatMessage ReadMessage(Fields* fields) {
-  constexpr std::string_view kRoles[] = {"system",    "developer", "user",
-                                         "assistant", "tool",      "latest_reminder"};
   ChatMessage message;
   fields->String("role", &message.role);
   bool known = false;

@@ -1,3 +1,4 @@
+// The HTTP layer over real sockets: keep-alive, limits, timeouts, clients that go away.
 #include "serve/http.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// The JSON writer: commas, escapes, invalid bytes, numbers.
 #include "serve/json_writer.h"
 
 #include <gtest/gtest.h>

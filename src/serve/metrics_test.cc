@@ -1,3 +1,4 @@
+// Histograms and the text of /metrics.
 #include "serve/metrics.h"
 
 #include <gtest/gtest.h>
@@ -5,8 +6,9 @@
 namespace seacliff::serve {
 namespace {
 
+constexpr double kBounds[] = {1, 2};
+
 TEST(Metrics, HistogramsCountUpToEachBound) {
-  constexpr double kBounds[] = {1, 2};
   Histogram histogram(kBounds);
   histogram.Observe(0.5);
   histogram.Observe(1);  // a bound belongs to its bucket

@@ -15,6 +15,8 @@ constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
 constexpr int64_t kMaxInt64 = std::numeric_limits<int64_t>::max();
 constexpr int64_t kMinInt64 = std::numeric_limits<int64_t>::min();
 constexpr size_t kMaxStops = 16;
+constexpr const char* kPromptForms =
+    "must be a string, a list of strings, a list of token ids or a list of such lists";
 
 // Fields that change what a reply means, and that we cannot honour: refused unless they say "off".
 constexpr const char* kNotYet[] = {
@@ -98,8 +100,6 @@ void ReadSampling(Fields* fields, SamplingParams* sampling) {
 
 // A string, a list of strings, a list of ids, or a list of lists of ids.
 void ReadPrompt(Fields* fields, CompletionRequest* request) {
-  constexpr const char* kForms =
-      "must be a string, a list of strings, a list of token ids or a list of such lists";
   const auto prompt = fields->Find("prompt");
   if (!prompt) return fields->Fail("prompt", "is missing");
   std::string_view text;
@@ -109,14 +109,14 @@ void ReadPrompt(Fields* fields, CompletionRequest* request) {
   }
   simdjson::dom::array list;
   if (prompt->get<simdjson::dom::array>().get(list) != simdjson::SUCCESS) {
-    return fields->Fail("prompt", kForms);
+    return fields->Fail("prompt", kPromptForms);
   }
   const auto read_ids = [&](simdjson::dom::array ids) {
     std::vector<int32_t>& into = request->ids.emplace_back();
     into.reserve(ids.size());
     for (const element item : ids) {
       const auto id = AsInt(item);
-      if (!id) return fields->Fail("prompt", kForms);
+      if (!id) return fields->Fail("prompt", kPromptForms);
       if (*id < 0 || *id > kMaxInt32) {
         return fields->Fail("prompt", fmt::format("there is no token {}", *id));
       }
@@ -133,7 +133,7 @@ void ReadPrompt(Fields* fields, CompletionRequest* request) {
     } else if (!of_strings && item.get<simdjson::dom::array>().get(ids) == simdjson::SUCCESS) {
       read_ids(ids);
     } else {
-      return fields->Fail("prompt", kForms);
+      return fields->Fail("prompt", kPromptForms);
     }
   }
 }

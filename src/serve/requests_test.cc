@@ -1,3 +1,4 @@
+// Parsing of request bodies: every fault names its field, every form is taken.
 #include "serve/requests.h"
 
 #include <gtest/gtest.h>

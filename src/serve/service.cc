@@ -17,6 +17,7 @@ constexpr std::chrono::milliseconds kTick{50};
 constexpr size_t kInlineBody = 16 << 10;
 // Large enough to forbid a token at any temperature, and still a number in every later sum.
 constexpr float kBanned = -1e9f;
+constexpr std::string_view kBearer = "Bearer ";
 
 // In a time that does not tell how much of it matches.
 bool SameSecret(std::string_view a, std::string_view b) {
@@ -109,7 +110,6 @@ bool Service::HasKey(const HttpRequest& request) const {
   if (options_.api_keys.empty()) return true;
   std::string_view given = request.Header("x-api-key");
   const std::string_view authorization = request.Header("authorization");
-  constexpr std::string_view kBearer = "Bearer ";
   if (authorization.starts_with(kBearer)) given = authorization.substr(kBearer.size());
   bool found = false;
   for (const std::string& key : options_.api_keys) found = SameSecret(given, key) || found;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <queue>
+#include <unordered_map>
 
 #include "base/check.h"
 
@@ -55,6 +56,15 @@ Bpe::Bpe(const std::array<int32_t, 256>& byte_ids, std::span<const Merge> merges
       slot = (slot + 1) & mask;
     }
     pairs_[slot] = {key, rank, merges[rank].result};
+  }
+  std::unordered_map<int32_t, int32_t> last_made;  // token -> the highest rank that makes it
+  for (int32_t rank = 0; rank < ranks_; ++rank) last_made[merges[rank].result] = rank;
+  ordered_ = true;
+  for (int32_t rank = 0; rank < ranks_; ++rank) {
+    for (const int32_t part : {merges[rank].left, merges[rank].right}) {
+      const auto made = last_made.find(part);
+      if (made != last_made.end() && made->second > rank) ordered_ = false;
+    }
   }
 }
 
@@ -155,10 +165,12 @@ class Bpe::LongPiece {
     const auto count = static_cast<int32_t>(piece.size());
     s_.places_of.resize(bpe.ranks_, kEnd);
     s_.places.clear();
-    s_.symbols.resize(count);
+    s_.places.reserve(2 * piece.size());
+    s_.symbols.clear();
+    s_.symbols.reserve(piece.size());
     for (int32_t i = 0; i < count; ++i) {
-      s_.symbols[i] = {bpe.byte_ids_[static_cast<uint8_t>(piece[i])], kNoRank, 0, i - 1,
-                       i + 1 < count ? i + 1 : kEnd};
+      s_.symbols.push_back({bpe.byte_ids_[static_cast<uint8_t>(piece[i])], kNoRank, 0, i - 1,
+                            i + 1 < count ? i + 1 : kEnd});
     }
     for (int32_t i = 0; i + 1 < count; ++i) Queue(i);
   }
@@ -173,7 +185,7 @@ class Bpe::LongPiece {
           for (; i < s_.sweep.size(); ++i) Queue(s_.sweep[i]);
           break;
         }
-        if (s_.symbols[s_.sweep[i]].rank == rank) Merge(s_.sweep[i]);
+        if (s_.symbols[s_.sweep[i]].rank == rank) Merge(s_.sweep[i], rank);
       }
     }
   }
@@ -188,18 +200,20 @@ class Bpe::LongPiece {
   // Moves the places queued for `rank` to the sweep, from left to right.
   void TakePlaces(int32_t rank) {
     s_.sweep.clear();
-    for (int32_t at = s_.places_of[rank]; at != kEnd; at = s_.places[at].next) {
+    const int32_t last = s_.places_of[rank];
+    int32_t at = last;
+    do {
+      at = s_.places[at].next;
       s_.sweep.push_back(s_.places[at].symbol);
-    }
+    } while (at != last);
     s_.places_of[rank] = kEnd;
-    // They were queued last first; often that is all there is to the order.
-    std::reverse(s_.sweep.begin(), s_.sweep.end());
     if (!std::is_sorted(s_.sweep.begin(), s_.sweep.end())) {
       std::sort(s_.sweep.begin(), s_.sweep.end());
     }
   }
 
-  // Looks up the merge of a symbol with its next one and puts it in the queue of its rank.
+  // Looks up the merge of a symbol with its next one and puts it in the queue of its rank, a ring
+  // of places of which the last is known.
   void Queue(int32_t at) {
     Scratch::Symbol& symbol = s_.symbols[at];
     symbol.rank = kNoRank;
@@ -208,12 +222,19 @@ class Bpe::LongPiece {
     if (pair == nullptr) return;
     symbol.rank = pair->rank;
     symbol.result = pair->result;
-    if (s_.places_of[pair->rank] == kEnd) ranks_.push(pair->rank);
-    s_.places.push_back({at, s_.places_of[pair->rank]});
-    s_.places_of[pair->rank] = static_cast<int32_t>(s_.places.size()) - 1;
+    const auto place = static_cast<int32_t>(s_.places.size());
+    int32_t& last = s_.places_of[pair->rank];
+    if (last == kEnd) {
+      ranks_.push(pair->rank);
+      s_.places.push_back({at, place});
+    } else {
+      s_.places.push_back({at, s_.places[last].next});
+      s_.places[last].next = place;
+    }
+    last = place;
   }
 
-  void Merge(int32_t at) {
+  void Merge(int32_t at, int32_t rank) {
     Scratch::Symbol& left = s_.symbols[at];
     Scratch::Symbol& right = s_.symbols[left.next];
     left.id = left.result;
@@ -222,7 +243,11 @@ class Bpe::LongPiece {
     left.next = right.next;
     if (left.next != kEnd) s_.symbols[left.next].previous = at;
     if (left.previous != kEnd) Queue(left.previous);
-    Queue(at);
+    // A next symbol that this sweep merges too will queue the two together.
+    const bool next_is_merged =
+        bpe_.ordered_ && left.next != kEnd && s_.symbols[left.next].rank == rank;
+    left.rank = kNoRank;
+    if (!next_is_merged) Queue(at);
   }
 
   const Bpe& bpe_;

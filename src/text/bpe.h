@@ -76,6 +76,8 @@ class Bpe {
   std::vector<WordSlot> words_;  // likewise; an empty slot has no bytes
   size_t longest_word_ = 0;
   int32_t ranks_ = 0;
+  // No merge makes a token that a merge of lower rank uses, so ranks never go down in a piece.
+  bool ordered_ = true;
 };
 
 }  // namespace seacliff

@@ -17,9 +17,11 @@ struct Model {
   std::vector<std::string> bytes;  // by id
 };
 
-// Merges of already made tokens over a small alphabet, in random order, so that a merge can make a
-// token that a merge of lower rank uses.
-Model RandomModel(std::mt19937* random, bool shuffled) {
+// kOrdered: each merge makes a new token out of already made ones. kRepeated: two merges may make
+// the same token. kShuffled: a merge may use tokens that a merge of higher rank makes.
+enum class Order { kOrdered, kRepeated, kShuffled };
+
+Model RandomModel(std::mt19937* random, Order order) {
   Model model;
   for (int byte = 0; byte < 256; ++byte) {
     model.byte_ids[byte] = byte;
@@ -33,7 +35,7 @@ Model RandomModel(std::mt19937* random, bool shuffled) {
     if (seen[{left, right}]) continue;
     seen[{left, right}] = true;
     const std::string bytes = model.bytes[left] + model.bytes[right];
-    if (bytes.size() > 12) continue;
+    if (bytes.size() > 12 || (order == Order::kOrdered && id_of.contains(bytes))) continue;
     if (!id_of.contains(bytes)) {
       id_of[bytes] = static_cast<int32_t>(model.bytes.size());
       pool.push_back(id_of[bytes]);
@@ -41,7 +43,7 @@ Model RandomModel(std::mt19937* random, bool shuffled) {
     }
     model.merges.push_back({left, right, id_of[bytes]});
   }
-  if (shuffled) std::shuffle(model.merges.begin(), model.merges.end(), *random);
+  if (order == Order::kShuffled) std::shuffle(model.merges.begin(), model.merges.end(), *random);
   return model;
 }
 
@@ -73,8 +75,8 @@ std::string RandomPiece(std::mt19937* random, size_t size) {
 TEST(Bpe, AgreesWithTheDefinition) {
   std::mt19937 random(1);
   Bpe::Scratch scratch;
-  for (int round = 0; round < 200; ++round) {
-    const Model model = RandomModel(&random, round % 2 == 1);
+  for (int round = 0; round < 300; ++round) {
+    const Model model = RandomModel(&random, static_cast<Order>(round % 3));
     const Bpe bpe(model.byte_ids, model.merges);
     scratch = {};
     for (const size_t size : {1, 2, 7, 30, 48, 49, 60, 150}) {

@@ -27,18 +27,22 @@ constexpr std::string_view kMaxText =
     "and are certain that no assumption remains unchecked and no error remains undiscovered.\n\n";
 static_assert(kHighText.size() == 476 && kMaxText.size() == 528);
 
-#define SC_NUMERIC_EFFORT(n)                                                           \
-  "Reasoning Effort: " n " (range 1-100, the higher the value, the more thorough the " \
-                         "reasoning)\n\n"
+constexpr std::string_view kEffort50 =
+    "Reasoning Effort: 50 (range 1-100, the higher the value, the more thorough the "
+    "reasoning)\n\n";
+constexpr std::string_view kEffort75 =
+    "Reasoning Effort: 75 (range 1-100, the higher the value, the more thorough the "
+    "reasoning)\n\n";
+constexpr std::string_view kEffort100 =
+    "Reasoning Effort: 100 (range 1-100, the higher the value, the more thorough the "
+    "reasoning)\n\n";
 
 // Columns: default, low, high, max.
 constexpr std::string_view kEffortPrefix[3][4] = {
     {"", "", "", kHighText},
     {kHighText, "", kHighText, kMaxText},
-    {SC_NUMERIC_EFFORT("75"), SC_NUMERIC_EFFORT("50"), SC_NUMERIC_EFFORT("75"),
-     SC_NUMERIC_EFFORT("100")},
+    {kEffort75, kEffort50, kEffort75, kEffort100},
 };
-#undef SC_NUMERIC_EFFORT
 
 constexpr CallTags kTags = {"tool_calls", "invoke", "parameter"};
 constexpr CallTags kTagsV41 = {" calls", " invoke", " parameter"};

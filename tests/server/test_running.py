@@ -64,7 +64,8 @@ def test_a_stream_that_is_dropped_frees_its_place(server):
     aborted = server.metric("seacliff:request_success_total", finished_reason="abort")
     body = long_body(server, stream=True)
     with httpx.stream("POST", server.url + "/v1/completions", json=body, timeout=60) as reply:
-        next(reply.iter_lines())
+        lines = reply.iter_lines()  # kept: dropping it closes the connection
+        next(lines)
         server.wait_running(1)
     server.wait_idle(5)
     after = server.metric("seacliff:request_success_total", finished_reason="abort")
@@ -190,7 +191,8 @@ def test_a_second_signal_ends_it_at_once(start_server):
     stopping = start_server()
     body = long_body(stopping, stream=True)
     with httpx.stream("POST", stopping.url + "/v1/completions", json=body, timeout=60) as reply:
-        next(reply.iter_lines())
+        lines = reply.iter_lines()
+        next(lines)
         stopping.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
         stopping.process.send_signal(signal.SIGTERM)

@@ -76,138 +76,170 @@ Approx PoolColumn(const History& h, int64_t from, int64_t to, int64_t begin, int
   return {value / total, (slack + std::fabs(value / total) * total_slack) / total};
 }
 
-void CheckShape(Checker& c, const Shape& s) {
-  Random random = c.NewRandom(s.name);
-  CheckMemory memory;
-  const CheckBatch batch = MakeBatch(memory, random, s.sequences, 128, 0);
-  const Batch& b = batch.all;
-  const int64_t tokens = b.tokens(), overlap = s.ratio == 4 ? 2 : 1, width = overlap * s.dim;
-  const int64_t state_rows = overlap * s.ratio;
+// The arguments of a case, and what its blocks are made of.
+struct Setup {
+  CheckBatch batch;
+  int64_t overlap, width, state_rows;
+  View<float, 2> keys, gates;
+  View<float, 2> ape;
+  View<const Bf16, 1> weight;
+  View<const float, 1> frequencies;
+  View<float, 4> state;
+  PagedView entries;
+  std::vector<History> histories;  // one a sequence
+  std::vector<Entry> emitted;
+};
+
+// Positions of a sequence whose rows the step leaves in the state.
+struct Kept {
+  int64_t begin, end;
+  Kept(const Sequence& q, int64_t state_rows)
+      : begin(std::max(q.first, q.first + q.count - state_rows)), end(q.first + q.count) {}
+};
+
+// Makes a sequence's past and its tokens of the step, and notes what may be written.
+void FillSequence(CheckMemory& memory, Random& random, const Shape& s, int64_t seq, Setup& u) {
+  const Batch& b = u.batch.all;
+  const auto [first, count] = s.sequences[seq];
+  const int64_t slot = b.slots(seq), from = first / s.ratio, to = (first + count) / s.ratio;
+  History h;
+  // Only finished blocks may read kept rows: where there is none they stay poison.
+  h.first = std::max<int64_t>(0, (from - u.overlap + 1) * s.ratio);
+  for (int64_t p = h.first; p < first + count; ++p) {
+    std::vector<Approx> k(u.width), g(u.width);
+    for (int64_t i = 0; i < u.width; ++i) {
+      const auto key = static_cast<float>(random.Normal());
+      const auto gate = static_cast<float>(s.gate_magnitude * random.Normal());
+      k[i] = {key, 0};
+      if (p >= first) {
+        const int64_t t = b.seq_begin(seq) + p - first;
+        u.keys(t, i) = key;
+        u.gates(t, i) = gate;
+        const double sum = static_cast<double>(gate) + u.ape(p % s.ratio, i);
+        g[i] = {sum, std::fabs(sum) * 0x1p-23};
+      } else if (to > from) {
+        u.state(slot, p % u.state_rows, 0, i) = key;
+        u.state(slot, p % u.state_rows, 1, i) = gate;
+        g[i] = {gate, 0};
+      }
+    }
+    h.k.push_back(std::move(k));
+    h.g.push_back(std::move(g));
+  }
+  const Kept kept(s.sequences[seq], u.state_rows);
+  for (int64_t p = kept.begin; p < kept.end; ++p) {
+    memory.MayWrite(&u.state(slot, p % u.state_rows, 0, 0), 2 * u.width * 4);
+  }
+  for (int64_t j = from; j < to; ++j) {
+    const int64_t page = b.compressed_pages(seq, j * s.ratio / kPageTokens);
+    u.emitted.push_back({seq, j, page, j % u.entries.page_len});
+    memory.MayWriteEntry(u.entries, page, j % u.entries.page_len);
+  }
+  u.histories.push_back(std::move(h));
+}
+
+Setup MakeSetup(CheckMemory& memory, Random& random, const Shape& s) {
+  Setup u;
+  u.batch = MakeBatch(memory, random, s.sequences, 128, 0);
+  u.overlap = s.ratio == 4 ? 2 : 1;
+  u.width = u.overlap * s.dim;
+  u.state_rows = u.overlap * s.ratio;
+  // Keys and gates lie side by side, with poison between the rows.
+  const int64_t tokens = u.batch.all.tokens(), stride = 2 * u.width + 5;
+  u.keys = memory.Array<float, 2>("rows", {std::max<int64_t>(tokens, 1), stride}, Access::kRead);
+  u.gates = u.keys;
+  u.gates.data += u.width;
+  u.keys.shape = u.gates.shape = {tokens, u.width};
+  u.ape = memory.Array<float, 2>("ape", {s.ratio, u.width}, Access::kRead,
+                                 [&](int64_t) { return random.Normal(); });
+  u.weight = memory.NormWeights(s.dim, random);
+  u.frequencies = memory.Frequencies(160000);
+  u.state =
+      memory.Array<float, 4>("state", {u.batch.slots, u.state_rows, 2, u.width}, Access::kUpdate);
+  u.entries = memory.Pages("entries", s.format, s.dim, kPageTokens / s.ratio,
+                           u.batch.compressed_pages, Access::kUpdate);
+  for (int64_t seq = 0; seq < u.batch.all.seqs(); ++seq) FillSequence(memory, random, s, seq, u);
+  return u;
+}
+
+CompressArgs ArgsOf(const Shape& s, const Setup& u, const Place& at, int64_t part) {
+  const auto cut = [&](View<float, 2> v) {
+    View<const float, 2> rows = at(v);
+    if (part == kWhole) return rows;
+    rows.data += part * rows.stride[0];
+    rows.shape[0] = 1;
+    return rows;
+  };
+  const Batch& batch = part == kWhole ? u.batch.all : u.batch.single[part];
+  return {cut(u.keys), cut(u.gates), at(u.ape), at(u.weight), at(u.frequencies),
+          kEps,        s.ratio,      at(batch), at(u.state),  at(u.entries)};
+}
+
+// The entries, then the kept rows.
+std::vector<double> Read(const Shape& s, const Setup& u, const Place& at) {
+  std::vector<double> all;
+  for (const Entry& e : u.emitted) {
+    const std::vector<double> entry = ReadEntry(at(u.entries), e.page, e.slot);
+    all.insert(all.end(), entry.begin(), entry.end());
+  }
+  for (int64_t seq = 0; seq < u.batch.all.seqs(); ++seq) {
+    const Kept kept(s.sequences[seq], u.state_rows);
+    for (int64_t p = kept.begin; p < kept.end; ++p) {
+      const float* row = &at(u.state)(u.batch.all.slots(seq), p % u.state_rows, 0, 0);
+      all.insert(all.end(), row, row + 2 * u.width);
+    }
+  }
+  return all;
+}
+
+Expect Expected(const Shape& s, const Setup& u, Allowance a) {
   const bool index = s.format == EntryFormat::kIndexFp4 || s.format == EntryFormat::kIndexF32;
   const bool exact = s.format == EntryFormat::kKvF32 || s.format == EntryFormat::kIndexF32;
   const DType dtype = exact ? DType::kF32 : DType::kBf16;
-
-  // Keys and gates lie side by side, with poison between the rows.
-  const int64_t stride = 2 * width + 5;
-  View<float, 2> keys =
-      memory.Array<float, 2>("rows", {std::max<int64_t>(tokens, 1), stride}, Access::kRead);
-  keys.shape[0] = tokens;
-  View<float, 2> gates = keys;
-  gates.data += width;
-  keys.shape[1] = gates.shape[1] = width;
-  const auto ape = memory.Array<float, 2>("ape", {s.ratio, width}, Access::kRead,
-                                          [&](int64_t) { return random.Normal(); });
-  const auto weight = memory.NormWeights(s.dim, random);
-  const auto frequencies = memory.Frequencies(160000);
-  const auto state =
-      memory.Array<float, 4>("state", {batch.slots, state_rows, 2, width}, Access::kUpdate);
-  const PagedView entries = memory.Pages("entries", s.format, s.dim, kPageTokens / s.ratio,
-                                         batch.compressed_pages, Access::kUpdate);
-
-  std::vector<History> histories;
-  std::vector<Entry> emitted;
-  for (int64_t seq = 0; seq < b.seqs(); ++seq) {
-    const auto [first, count] = s.sequences[seq];
-    const int64_t slot = b.slots(seq), from = first / s.ratio, to = (first + count) / s.ratio;
-    History h;
-    // Only finished blocks may read kept rows: where there is none they stay poison.
-    h.first = std::max<int64_t>(0, (from - overlap + 1) * s.ratio);
-    for (int64_t p = h.first; p < first + count; ++p) {
-      std::vector<Approx> k(width), g(width);
-      for (int64_t i = 0; i < width; ++i) {
-        const auto key = static_cast<float>(random.Normal());
-        const auto gate = static_cast<float>(s.gate_magnitude * random.Normal());
-        k[i] = {key, 0};
-        if (p >= first) {
-          const int64_t t = b.seq_begin(seq) + p - first;
-          keys(t, i) = key;
-          gates(t, i) = gate;
-          const double sum = static_cast<double>(gate) + ape(p % s.ratio, i);
-          g[i] = {sum, std::fabs(sum) * 0x1p-23};
-        } else if (to > from) {
-          state(slot, p % state_rows, 0, i) = key;
-          state(slot, p % state_rows, 1, i) = gate;
-          g[i] = {gate, 0};
-        }
-      }
-      h.k.push_back(std::move(k));
-      h.g.push_back(std::move(g));
-    }
-    for (int64_t p = std::max(first, first + count - state_rows); p < first + count; ++p) {
-      memory.MayWrite(&state(slot, p % state_rows, 0, 0), 2 * width * 4);
-    }
-    for (int64_t j = from; j < to; ++j) {
-      const int64_t page = b.compressed_pages(seq, j * s.ratio / kPageTokens);
-      emitted.push_back({seq, j, page, j % entries.page_len});
-      memory.MayWriteEntry(entries, page, j % entries.page_len);
-    }
-    histories.push_back(std::move(h));
+  Expect all;
+  for (const Entry& e : u.emitted) {
+    const History& h = u.histories[e.seq];
+    const int64_t begin = e.block * s.ratio, end = begin + s.ratio;
+    const int64_t from = std::max<int64_t>(0, begin - (u.overlap - 1) * s.ratio);
+    Expect v;
+    for (int64_t i = 0; i < s.dim; ++i) v.push_back(PoolColumn(h, from, end, begin, s.dim, i, a));
+    Round(v, dtype);
+    RmsNorm(v, u.weight, kEps, a);
+    Round(v, dtype);
+    RotateLast(v, u.frequencies, begin, 1, a);
+    Round(v, dtype);
+    if (index) HadamardTransform(v);
+    if (index) Round(v, dtype);
+    Append(all, EntryOf(s.format, v));
   }
+  for (int64_t seq = 0; seq < u.batch.all.seqs(); ++seq) {
+    const History& h = u.histories[seq];
+    const Kept kept(s.sequences[seq], u.state_rows);
+    for (int64_t p = kept.begin; p < kept.end; ++p) {
+      Append(all, h.k[p - h.first]);
+      Append(all, h.g[p - h.first]);
+    }
+  }
+  return all;
+}
 
-  const auto args = [=](const Place& at, int64_t part) {
-    const auto cut = [&](View<float, 2> v) {
-      View<const float, 2> rows = at(v);
-      if (part == kWhole) return rows;
-      rows.data += part * rows.stride[0];
-      rows.shape[0] = 1;
-      return rows;
-    };
-    return CompressArgs{
-        cut(keys),       cut(gates), at(ape), at(weight),
-        at(frequencies), kEps,       s.ratio, at(part == kWhole ? batch.all : batch.single[part]),
-        at(state),       at(entries)};
-  };
+void CheckShape(Checker& c, const Shape& s) {
+  Random random = c.NewRandom(s.name);
+  CheckMemory memory;
+  const Setup u = MakeSetup(memory, random, s);
+  const int64_t tokens = u.batch.all.tokens();
+  const auto blocks = static_cast<int64_t>(u.emitted.size());
   Case k;
   k.name = s.name;
   k.parts = tokens;
-  // The entries, then the kept rows.
-  k.read = [=](const Place& at) {
-    std::vector<double> all;
-    for (const Entry& e : emitted) {
-      const std::vector<double> entry = ReadEntry(at(entries), e.page, e.slot);
-      all.insert(all.end(), entry.begin(), entry.end());
-    }
-    for (int64_t seq = 0; seq < batch.all.seqs(); ++seq) {
-      const auto [first, count] = s.sequences[seq];
-      for (int64_t p = std::max(first, first + count - state_rows); p < first + count; ++p) {
-        const float* row = &at(state)(batch.all.slots(seq), p % state_rows, 0, 0);
-        all.insert(all.end(), row, row + 2 * width);
-      }
-    }
-    return all;
-  };
-  k.expect = [=](Allowance a) {
-    Expect all;
-    for (const Entry& e : emitted) {
-      const History& h = histories[e.seq];
-      const int64_t begin = e.block * s.ratio, end = begin + s.ratio;
-      const int64_t from = std::max<int64_t>(0, begin - (overlap - 1) * s.ratio);
-      Expect v;
-      for (int64_t i = 0; i < s.dim; ++i) v.push_back(PoolColumn(h, from, end, begin, s.dim, i, a));
-      Round(v, dtype);
-      RmsNorm(v, weight, kEps, a);
-      Round(v, dtype);
-      RotateLast(v, frequencies, begin, 1, a);
-      Round(v, dtype);
-      if (index) HadamardTransform(v);
-      if (index) Round(v, dtype);
-      Append(all, EntryOf(s.format, v));
-    }
-    for (int64_t seq = 0; seq < batch.all.seqs(); ++seq) {
-      const auto [first, count] = s.sequences[seq];
-      for (int64_t p = std::max(first, first + count - state_rows); p < first + count; ++p) {
-        Append(all, histories[seq].k[p - histories[seq].first]);
-        Append(all, histories[seq].g[p - histories[seq].first]);
-      }
-    }
-    return all;
-  };
-  const auto blocks = static_cast<int64_t>(emitted.size());
-  k.cost.bytes = 2 * tokens * width * 4 + std::min(tokens, state_rows) * 2 * width * 4 +
+  k.read = [&](const Place& at) { return Read(s, u, at); };
+  k.expect = [&](Allowance a) { return Expected(s, u, a); };
+  k.cost.bytes = 2 * tokens * u.width * 4 + std::min(tokens, u.state_rows) * 2 * u.width * 4 +
                  blocks * EntryBytes(s.format, s.dim);
-  k.cost.flops = blocks * s.dim * (overlap * s.ratio * 5 + 8);
+  k.cost.flops = blocks * s.dim * (u.overlap * s.ratio * 5 + 8);
   k.real = s.real;
-  c.Run<CompressArgs>(memory, k, args);
+  c.Run<CompressArgs>(memory, k,
+                      [&](const Place& at, int64_t part) { return ArgsOf(s, u, at, part); });
 }
 
 }  // namespace

@@ -13,8 +13,8 @@ struct Shape {
   DType x = DType::kBf16, out = DType::kBf16;
   double magnitude = 1;
   bool real = false;
-  // One value of each 128 columns so large that the others are subnormal beside it, and nothing in
-  // groups of their own.
+  // One value of each 128 columns is so large that the others are subnormal beside it, which other
+  // groups would show.
   bool outliers = false;
 };
 
