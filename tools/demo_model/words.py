@@ -4,6 +4,8 @@ Data and formatting only: what is said with the words is decided elsewhere.
 """
 import re
 
+HELD_OUT_SEED = 1_000_000  # training draws its seeds below this
+
 BOYS = """Tom Ben Sam Max Leo Jack Finn Oscar Hugo Adam Noah Liam Peter Paul Mark Luke David Henry Felix Simon Victor
 Omar Ali Ravi Kofi Juan Pablo Marco Luca Ivan Boris Anton Karl Otto Hans Erik Lars Nils Sven Jonas Tim Toby Alfie
 George Arthur Walter Frank Daniel Martin Robert Oliver Theo Miles Jamal Kwame Diego Mateo Kenji Hiro Wei Chen Dara Rafi

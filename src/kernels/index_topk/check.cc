@@ -34,7 +34,7 @@ std::vector<Shape> Shapes() {
       {"nothing to score", {{0, 67}}, 4, 128, 16},
       {"topk 1", {{1000, 2}}, 2, 128, 1},
       {"empty sequences only", {{9, 0}}, 4, 128, 16},
-      {"margin", {{300, 3}, {5, 1}}, 4, 128, 16, DType::kBf16, false, false, true},
+      {"margin", {{300, 40}, {5, 1}}, 4, 128, 16, DType::kBf16, false, false, true},
       {"margin, exact", {{300, 3}, {5, 1}}, 4, 128, 16, DType::kF32, false, false, true},
       {"margin, ties", {{300, 2}}, 4, 64, 16, DType::kBf16, true, false, true},
       {"flash, 8K, 1 token", {{8191, 1}}, 64, 128, 512, DType::kBf16, false, true},

@@ -25,6 +25,9 @@ constexpr Shape kShapes[] = {
     {"all dims rotated, far, exact", 3, 2, 64, DType::kF32, 1048573},
     {"zeros", 2, 2, 128, DType::kBf16, 5, 0},
     {"near eps", 2, 2, 128, DType::kBf16, 5, 1e-3},
+    // Each of the official roundings shows in some head of many.
+    {"many heads", 2, 400, 64, DType::kBf16, 0},
+    {"many heads, near eps", 2, 400, 64, DType::kBf16, 0, 1e-3},
     {"large", 2, 2, 128, DType::kBf16, 70000, 1e4},
     {"no tokens", 0, 2, 128, DType::kBf16, 0},
     {"flash, 1 token", 1, 64, 512, DType::kBf16, 65535, 1, true},
