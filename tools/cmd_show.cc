@@ -2,8 +2,10 @@
 #include <cstdio>
 
 #include "base/file_map.h"
+#include "cache/storages.h"
 #include "checkpoint/catalogue.h"
 #include "config/model_config.h"
+#include "kernels/machine.h"
 #include "kernels/table.h"
 #include "serve/server.h"
 #include "text/specials.h"
@@ -11,9 +13,6 @@
 #include "tools/commands.h"
 
 namespace seacliff {
-
-// Of cache/storages.h, which cannot be included beside checkpoint/catalogue.h: both name a Storage.
-std::string DescribeStorages(const ModelConfig* config);
 
 namespace {
 
@@ -29,6 +28,7 @@ bool HasConfig(const Settings& settings) {
 
 Result<std::string> Kernels(const Settings& settings) {
   SC_ASSIGN_OR_RETURN(const Rows rows, Rows::Parse(settings.kernels));
+  std::fputs(DescribeMachine(InspectMachine()).c_str(), stderr);  // stdout is the table alone
   return DescribeKernels(rows);
 }
 

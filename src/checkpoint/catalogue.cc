@@ -14,7 +14,7 @@ namespace seacliff {
 namespace {
 
 using enum Present;
-using enum Storage;
+using enum StoredAs;
 using enum Dim;
 using enum Fill;
 
@@ -236,16 +236,16 @@ TensorSpec MakeSpec(const TensorRow& row, DType dtype, std::vector<int64_t> shap
 std::vector<TensorSpec> Shapes(const TensorRow& row, const ModelConfig& c, int64_t ratio) {
   const int64_t rows = Value(row.rows, c, ratio), cols = Value(row.cols, c, ratio);
   std::vector<TensorSpec> specs;
-  const bool packed = row.storage == Storage::kExpert && c.experts_fp4;
+  const bool packed = row.storage == StoredAs::kExpert && c.experts_fp4;
   if (packed) {
     specs.push_back(MakeSpec(row, DType::kI8, {rows, cols / 2}));
     specs.push_back(MakeSpec(row, DType::kE8m0, {rows, cols / 32}));
-  } else if (row.storage == Storage::kExpert || row.storage == Storage::kFp8) {
+  } else if (row.storage == StoredAs::kExpert || row.storage == StoredAs::kFp8) {
     specs.push_back(MakeSpec(row, DType::kE4m3, {rows, cols}));
     specs.push_back(MakeSpec(row, DType::kE8m0, {(rows + 127) / 128, (cols + 127) / 128}));
   } else {
-    const DType dtype = row.storage == Storage::kBf16  ? DType::kBf16
-                        : row.storage == Storage::kF32 ? DType::kF32
+    const DType dtype = row.storage == StoredAs::kBf16  ? DType::kBf16
+                        : row.storage == StoredAs::kF32 ? DType::kF32
                                                        : DType::kI64;
     std::vector<int64_t> shape = {rows};
     if (row.cols != Dim::kNone) shape.push_back(cols);

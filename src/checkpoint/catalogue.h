@@ -27,7 +27,7 @@ enum class Present : uint8_t {
   kMtp,         // MTP blocks
 };
 
-enum class Storage : uint8_t {
+enum class StoredAs : uint8_t {
   kBf16,
   kF32,
   kI64,
@@ -76,7 +76,7 @@ struct TensorRow {
   std::string_view pattern;  // with {block}, {expert}
   std::string_view doc;
   Present present;
-  Storage storage;
+  StoredAs storage;
   Dim rows, cols;  // of the weight, whatever packs it; cols kNone: a vector
   Fill fill;
 };

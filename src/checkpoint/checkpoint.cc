@@ -150,7 +150,7 @@ Status CheckSpec(const TensorSpec& spec, const Listing::Found& found) {
   const StoredTensor& stored = *found.tensor;
   if (stored.dtype != spec.dtype) {
     std::string hint;
-    if (spec.row->storage == Storage::kExpert && !spec.is_scale) {
+    if (spec.row->storage == StoredAs::kExpert && !spec.is_scale) {
       hint = fmt::format("; expert_dtype in config.json says {} (fp4 if absent)",
                          spec.dtype == DType::kI8 ? "fp4" : "fp8");
     }

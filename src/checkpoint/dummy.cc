@@ -185,7 +185,7 @@ void FillExpertIds(const Range& r, int64_t picks, int64_t experts) {
 }
 
 void FillRange(const TensorSpec& spec, const Range& r, const ModelConfig& config) {
-  const bool packed = spec.row->storage == Storage::kExpert && config.experts_fp4;
+  const bool packed = spec.row->storage == StoredAs::kExpert && config.experts_fp4;
   const Fill fill = spec.row->fill;
   if (fill == Fill::kZeros) return;  // fresh memory is zero
   if (fill == Fill::kExpertIds) return FillExpertIds(r, config.picks, config.experts);

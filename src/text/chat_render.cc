@@ -183,7 +183,7 @@ class Renderer {
       Template("\">\n");
       for (size_t i = 0; i < call.arguments.members.size(); ++i) {
         if (i > 0) Template("\n");
-        Parameter(call.arguments.members[i].first, call.arguments.members[i].second);
+        Parameter(call.arguments.members[i]);
       }
       Template("\n");
       Tag("</", tags_.invoke);
@@ -193,7 +193,8 @@ class Renderer {
     Template(">");
   }
 
-  void Parameter(const std::string& key, const JsonText& value) {
+  void Parameter(const JsonMember& parameter) {
+    const JsonText& value = parameter.value;
     const bool is_string = value.kind == JsonText::Kind::kString;
     std::string text = value.text;
     if (!is_string) {
@@ -202,7 +203,7 @@ class Renderer {
     }
     Tag("<", tags_.parameter);
     Template(" name=\"");
-    Client(key);
+    Client(parameter.key);
     Template(is_string ? "\" string=\"true\">" : "\" string=\"false\">");
     Client(text);
     Tag("</", tags_.parameter);

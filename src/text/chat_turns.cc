@@ -75,15 +75,15 @@ Result<std::string> ToolLine(const std::string& tool, ChatProfile profile,
   const auto is_null = [](const JsonText* value) {
     return value == nullptr || (value->kind == JsonText::Kind::kLiteral && value->text == "null");
   };
-  const JsonText* description = function.Find("description");
-  const JsonText* parameters = function.Find("parameters");
-  JsonText fixed;
-  fixed.kind = JsonText::Kind::kObject;
-  fixed.members.emplace_back("name", *name);
-  fixed.members.emplace_back("description", JsonText{JsonText::Kind::kString, "", {}, {}});
-  if (!is_null(description)) fixed.members.back().second = *description;
-  fixed.members.emplace_back("parameters", JsonText{JsonText::Kind::kObject, "", {}, {}});
-  if (!is_null(parameters)) fixed.members.back().second = *parameters;
+  const auto field = [&](const char* key, const JsonText& absent) {
+    const JsonText* value = function.Find(key);
+    return JsonMember{key, is_null(value) ? absent : *value};
+  };
+  JsonText empty_text, empty_object, fixed;
+  empty_text.kind = JsonText::Kind::kString;
+  empty_object.kind = fixed.kind = JsonText::Kind::kObject;
+  fixed.members = {
+      {"name", *name}, field("description", empty_text), field("parameters", empty_object)};
   AppendJson(fixed, &line);
   return line;
 }

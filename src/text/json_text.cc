@@ -51,8 +51,7 @@ bool ReadArray(simdjson::ondemand::value value, int depth, JsonText* out) {
   for (auto item : array) {
     simdjson::ondemand::value element;
     out->items.emplace_back();
-    if (std::move(item).get(element) != simdjson::SUCCESS ||
-        !Read(element, depth, &out->items.back())) {
+    if (item.get(element) != simdjson::SUCCESS || !Read(element, depth, &out->items.back())) {
       return false;
     }
   }
@@ -68,10 +67,10 @@ bool ReadMembers(simdjson::ondemand::object object, int depth, JsonText* out) {
     std::string name(key);  // the view does not outlive the next string
     if (field.value().get(element) != simdjson::SUCCESS) return false;
     const auto [place, fresh] = places.emplace(name, out->members.size());
-    if (fresh) out->members.emplace_back(std::move(name), JsonText());
+    if (fresh) out->members.push_back({std::move(name), JsonText()});
     JsonText member;
     if (!Read(element, depth, &member)) return false;
-    out->members[place->second].second = std::move(member);
+    out->members[place->second].value = std::move(member);
   }
   return true;
 }
@@ -117,8 +116,8 @@ bool Read(simdjson::ondemand::value value, int depth, JsonText* out) {
 }  // namespace
 
 const JsonText* JsonText::Find(std::string_view key) const {
-  for (const auto& [name, value] : members) {
-    if (name == key) return &value;
+  for (const JsonMember& member : members) {
+    if (member.key == key) return &member.value;
   }
   return nullptr;
 }
@@ -197,9 +196,9 @@ void AppendJson(const JsonText& value, std::string* out) {
       *out += '{';
       for (size_t i = 0; i < value.members.size(); ++i) {
         if (i > 0) *out += ", ";
-        AppendJsonString(value.members[i].first, out);
+        AppendJsonString(value.members[i].key, out);
         *out += ": ";
-        AppendJson(value.members[i].second, out);
+        AppendJson(value.members[i].value, out);
       }
       *out += '}';
       return;

@@ -5,21 +5,27 @@
 
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "base/status.h"
 
 namespace seacliff {
 
+struct JsonMember;
+
 struct JsonText {
   enum class Kind { kLiteral, kString, kArray, kObject };
   Kind kind = Kind::kLiteral;
   std::string text;  // kLiteral: null, true, false or a number as spelt; kString: its characters
-  std::vector<JsonText> items;                            // kArray
-  std::vector<std::pair<std::string, JsonText>> members;  // kObject; each key once
+  std::vector<JsonText> items;      // kArray
+  std::vector<JsonMember> members;  // kObject; each key once
 
   const JsonText* Find(std::string_view key) const;
+};
+
+struct JsonMember {
+  std::string key;
+  JsonText value;
 };
 
 // The text of a JSON object. Of a key that stands there twice the last value wins, at the place of

@@ -12,6 +12,7 @@ using namespace unicode;  // NOLINT(google-build-using-namespace): the class bit
 
 constexpr uint8_t kWord = kLetter | kMark;
 constexpr uint8_t kPunctuationOrSymbol = kPunctuation | kSymbol;
+constexpr uint8_t kNeverBeforeWord = kLineEnd | kLetter | kPunctuationOrSymbol;
 
 bool IsAsciiLetter(char c) { return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'); }
 
@@ -32,8 +33,8 @@ class Stretch {
       return SkipAsciiLetters(second);
     }
     if ((first.bits & kWord) != 0) return Skip(second, kWord);
-    constexpr uint8_t kNoPrefix = kLineEnd | kLetter | kPunctuationOrSymbol;
-    if ((first.bits & kNoPrefix) == 0 && (next.bits & kWord) != 0) return Skip(second, kWord);
+    if ((first.bits & kNeverBeforeWord) == 0 && (next.bits & kWord) != 0)
+      return Skip(second, kWord);
     if ((first.bits & kPunctuationOrSymbol) != 0) return SkipPunctuation(second);
     if (text_[begin] == ' ' && (next.bits & kPunctuationOrSymbol) != 0) {
       return SkipPunctuation(second);

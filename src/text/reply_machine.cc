@@ -56,13 +56,27 @@ void ReplyMachine::Byte(char byte, bool find_tags) {
   } else if (tags_.Feed(byte)) {
     const size_t tag = tags_.match();
     tags_.Reset();
+    tag_prefix_ = 0;
     // OnTag expects the bracket of a tool call in the text.
     const size_t bracket = tag == static_cast<size_t>(Tag::kDsml) ? 1 : 0;
     pending_.resize(pending_.size() - TagTexts()[tag].size() + bracket);
     OnTag(static_cast<Tag>(tag));
     return;
   }
-  Release(Held(find_tags));
+  TrackTag(byte, find_tags);
+  const size_t held = has_tags_ ? tag_prefix_ + newlines_ : 0;
+  Release(state_ == State::kAnswer ? std::max(held, stops_.depth()) : held);
+}
+
+// A tag begins with the only '<' in it, so its beginning grows byte by byte or starts anew.
+void ReplyMachine::TrackTag(char byte, bool find_tags) {
+  const size_t prefix = find_tags ? tags_.depth() : (byte == '<' ? 1 : 0);
+  if (byte == '\n') {
+    newlines_ = tag_prefix_ == 0 ? newlines_ + 1 : 1;
+  } else if (prefix != tag_prefix_ + 1) {
+    newlines_ = 0;
+  }
+  tag_prefix_ = prefix;
 }
 
 void ReplyMachine::OnTag(Tag tag) {
@@ -89,6 +103,7 @@ void ReplyMachine::OnTag(Tag tag) {
 void ReplyMachine::EndReasoning() {
   while (pending_.ends_with('\n')) pending_.pop_back();
   Release(0);
+  tag_prefix_ = newlines_ = 0;
   state_ = State::kAnswer;
 }
 
@@ -96,14 +111,6 @@ void ReplyMachine::End() {
   if (state_ == State::kDone) return;
   if (state_ != State::kTools) Release(0);
   state_ = State::kDone;
-}
-
-// Bytes at the end of pending_ that may turn out not to be text.
-size_t ReplyMachine::Held(bool find_tags) const {
-  if (!has_tags_) return stops_.depth();
-  size_t held = find_tags ? tags_.depth() : (pending_.ends_with('<') ? 1 : 0);
-  while (held < pending_.size() && pending_[pending_.size() - held - 1] == '\n') ++held;
-  return state_ == State::kAnswer ? std::max(held, stops_.depth()) : held;
 }
 
 void ReplyMachine::Release(size_t keep) {

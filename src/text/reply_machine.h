@@ -44,7 +44,7 @@ class ReplyMachine {
  private:
   void Byte(char byte, bool find_tags);
   void EndReasoning();
-  size_t Held(bool find_tags) const;
+  void TrackTag(char byte, bool find_tags);
   void Release(size_t keep);
 
   State state_;
@@ -52,6 +52,8 @@ class ReplyMachine {
   bool drop_newlines_;   // at the beginning of a part
   std::string pending_;  // not yet released
   PatternWatcher tags_;  // looks for tags written as text
+  // What of the end of pending_ may be a tag, and the newlines before that.
+  size_t tag_prefix_ = 0, newlines_ = 0;
   std::vector<std::string> stop_texts_;
   PatternWatcher stops_;
   bool include_stop_;

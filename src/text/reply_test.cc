@@ -187,6 +187,15 @@ TEST_F(ReplyTest, HoldsBackNoMoreThanItMust) {
   EXPECT_EQ(fed("x"), "sx");
 }
 
+// Quadratic time would take minutes.
+TEST_F(ReplyTest, MillionsOfHeldBytesTakeLinearTime) {
+  const std::string newlines(3'000'000, '\n'), brackets(3'000'000, '<');
+  EXPECT_EQ(RunPieces({"a", newlines, "b"}, {}), (Outcome{"", "a" + newlines + "b", {}}));
+  EXPECT_EQ(RunPieces({"a" + newlines}, reasoning_), (Outcome{"a" + newlines, "", {}}));
+  EXPECT_EQ(RunPieces({brackets}, {}), (Outcome{"", brackets, {}}));
+  EXPECT_EQ(RunPieces({newlines}, {.stop = {newlines + "x"}}), (Outcome{}));
+}
+
 TEST_F(ReplyTest, RandomRepliesDoNotDependOnTheCut) {
   std::mt19937 random(9);
   const std::string atoms[] = {"a",      "\n", "<",  "</think>", "</thi", "<｜DSML｜",

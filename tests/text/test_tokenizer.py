@@ -2,11 +2,14 @@
 
 import json
 import random
+import subprocess
+import sys
 
 import pytest
 import tokenizers
 import unicodedata2
 
+import oracle
 from oracle import TOKENIZER_JSON
 
 # The worked vectors: text and ids, added tokens recognised.
@@ -115,6 +118,11 @@ def engine():
 @pytest.fixture(scope="module")
 def plain_engine(file):
     return tokenizers.Tokenizer.from_str(json.dumps({**file, "added_tokens": []}))
+
+
+def test_unicode_tables_are_up_to_date():
+    generator = oracle.ROOT / "tools/unicode/generate.py"
+    subprocess.run([sys.executable, generator, "--check"], check=True)
 
 
 def test_vectors(driver, engine):

@@ -32,6 +32,7 @@ constexpr Shape kShapes[] = {
     {"f32, exact", 2, 4, 2, 64, 32, WeightFormat::kF32, DType::kF32},
     {"without a shared expert", 3, 6, 2, 128, 128, kMxfp4, kBf16, false},
     {"at the limits", 3, 6, 2, 128, 128, kMxfp4, kBf16, true, 30},
+    {"at the limits, exact", 3, 6, 2, 128, 128, kMxfp4, DType::kF32, true, 30},
     {"one expert of many", 1, 64, 1, 128, 64, kMxfp4},
     {"ragged quantisation groups", 3, 4, 2, 160, 96, kMxfp4},
     {"zeros", 2, 4, 2, 128, 128, kMxfp4, kBf16, true, 0},

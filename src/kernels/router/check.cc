@@ -28,6 +28,7 @@ constexpr Shape kShapes[] = {
     {"scored, exact", 6, 64, 256, 6, false, DType::kF32},
     {"hash", 6, 64, 256, 6, true},
     {"hash, exact", 6, 64, 256, 6, true, DType::kF32},
+    {"wide logits", 6, 32, 128, 4, false, DType::kBf16, 6, 0},
     {"logits beyond 20", 4, 32, 128, 4, false, DType::kBf16, 30, 0},
     {"ties", 3, 20, 64, 5, false, DType::kBf16, 1, 8, true},
     {"odd sizes", 3, 7, 33, 3, false},

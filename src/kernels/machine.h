@@ -1,0 +1,31 @@
+// What this machine has: its CPU and the GPUs that this build could use. Asked once, by those who
+// choose or print; ops look at the Context instead.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace seacliff {
+
+struct Gpu {
+  std::string name;
+  int32_t sm = 0;  // compute capability, 90 for 9.0
+  int32_t multiprocessors = 0;
+  int64_t memory = 0;         // bytes
+  int64_t shared_memory = 0;  // bytes a block can have
+};
+
+struct Machine {
+  std::string cpu;
+  int32_t cores = 0;
+  std::vector<Gpu> gpus;
+  std::string no_gpu;  // why `gpus` is empty
+};
+
+Machine InspectMachine();
+
+// Two lines or more: the CPU, then each GPU or why there is none.
+std::string DescribeMachine(const Machine& machine);
+
+}  // namespace seacliff
