@@ -246,7 +246,7 @@ std::vector<TensorSpec> Shapes(const TensorRow& row, const ModelConfig& c, int64
   } else {
     const DType dtype = row.storage == StoredAs::kBf16  ? DType::kBf16
                         : row.storage == StoredAs::kF32 ? DType::kF32
-                                                       : DType::kI64;
+                                                        : DType::kI64;
     std::vector<int64_t> shape = {rows};
     if (row.cols != Dim::kNone) shape.push_back(cols);
     specs.push_back(MakeSpec(row, dtype, std::move(shape)));

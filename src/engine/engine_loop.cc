@@ -8,7 +8,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
-#include "engine/random.h"
+#include "base/random.h"
 
 namespace seacliff {
 namespace {
@@ -39,6 +39,7 @@ EngineLoop::EngineLoop(std::unique_ptr<Model> model, const EngineLoopOptions& op
   const size_t seqs = static_cast<size_t>(options.max_num_seqs);
   logits_.resize(seqs * static_cast<size_t>(vocab_size_));
   rows_.resize(seqs);
+  sample_rows_.resize(seqs);
   row_ids_.resize(seqs);
   row_begin_.reserve(seqs + 1);
   sampled_.reserve(seqs);
@@ -147,7 +148,8 @@ void EngineLoop::Step() {
   if (plan.steps.empty()) return;
   const Batch batch = arrays_.Fill(plan);
   const View<float, 2> logits(logits_.data(), {plan.logits, vocab_size_});
-  const Status status = model_->Forward(batch, logits);
+  Status status = model_->Forward(batch, logits, nullptr);
+  if (status.ok()) status = SampleRows(plan);
   if (!status.ok()) {
     SC_LOG_ERROR("step of {} sequences, {} tokens failed: {}", plan.steps.size(), plan.tokens,
                  status.message());
@@ -155,11 +157,10 @@ void EngineLoop::Step() {
     Deliver(scheduler_.Fail(), status);
     return;
   }
-  SampleRows(plan);
   Deliver(scheduler_.Commit(sampled_), OkStatus());
 }
 
-void EngineLoop::SampleRows(const StepPlan& plan) {
+Status EngineLoop::SampleRows(const StepPlan& plan) {
   row_begin_.clear();
   size_t rows = 0;
   for (const SequenceStep& step : plan.steps) {
@@ -167,50 +168,52 @@ void EngineLoop::SampleRows(const StepPlan& plan) {
     if (step.logits == 0) continue;
     Live* live = live_.at(step.sequence->id).get();
     for (int64_t i = 0; i < step.logits; ++i, ++rows) {
-      rows_[rows].live = live;
-      rows_[rows].generated = step.sequence->generated() + i;
+      FillRow(rows, live, step.sequence->generated() + i);
     }
   }
   row_begin_.push_back(static_cast<int64_t>(rows));
 
-  model_->context().pool().For(static_cast<int64_t>(rows), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) SampleRow(static_cast<size_t>(row));
-  });
+  Context& k = model_->context();
+  Sample(k, {{sample_rows_.data(), rows}});
+  SC_RETURN_IF_ERROR(k.TakeError());
 
   sampled_.clear();
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     SampledTokens sampled;
     for (int64_t row = row_begin_[i]; row < row_begin_[i + 1]; ++row) {
       row_ids_[static_cast<size_t>(row)] = rows_[static_cast<size_t>(row)].token.id;
-      sampled.failed |= !rows_[static_cast<size_t>(row)].error.ok();
+      sampled.failed |= !sample_rows_[static_cast<size_t>(row)].error.ok();
     }
     if (!sampled.failed) {
       sampled.ids = {row_ids_.data() + row_begin_[i], row_ids_.data() + row_begin_[i + 1]};
     }
     sampled_.push_back(sampled);
   }
+  return OkStatus();
 }
 
-void EngineLoop::SampleRow(size_t index) {
-  Row& row = rows_[index];
-  const SamplingParams& sampling = row.live->sampling;
-  SampleArgs args;
-  args.logits = std::span<const float>(logits_).subspan(index * static_cast<size_t>(vocab_size_),
-                                                        static_cast<size_t>(vocab_size_));
-  args.temperature = sampling.temperature;
-  args.top_k = sampling.top_k;
-  args.top_p = sampling.top_p;
-  args.min_p = sampling.min_p;
-  args.repetition_penalty = sampling.repetition_penalty;
-  args.presence_penalty = sampling.presence_penalty;
-  args.frequency_penalty = sampling.frequency_penalty;
-  args.counts = row.live->counts.counts();
-  args.bias = sampling.logit_bias;
-  if (row.generated < sampling.min_tokens) args.banned = row.live->stop_ids;
-  args.seed = row.live->seed;
-  args.index = static_cast<uint64_t>(row.generated);
-  args.top_logprobs = sampling.top_logprobs;
-  row.error = Sample(args, row.scratch, row.token);
+void EngineLoop::FillRow(size_t index, Live* live, int64_t generated) {
+  rows_[index].live = live;
+  const SamplingParams& sampling = live->sampling;
+  SampleRow& row = sample_rows_[index];
+  row = {};
+  row.logits = std::span<const float>(logits_).subspan(index * static_cast<size_t>(vocab_size_),
+                                                       static_cast<size_t>(vocab_size_));
+  row.temperature = sampling.temperature;
+  row.top_k = sampling.top_k;
+  row.top_p = sampling.top_p;
+  row.min_p = sampling.min_p;
+  row.repetition_penalty = sampling.repetition_penalty;
+  row.presence_penalty = sampling.presence_penalty;
+  row.frequency_penalty = sampling.frequency_penalty;
+  row.counts = live->counts.counts();
+  row.bias = sampling.logit_bias;
+  if (generated < sampling.min_tokens) row.banned = live->stop_ids;
+  row.seed = live->seed;
+  row.index = static_cast<uint64_t>(generated);
+  row.top_logprobs = sampling.top_logprobs;
+  row.scratch = &rows_[index].scratch;
+  row.token = &rows_[index].token;
 }
 
 void EngineLoop::Deliver(std::span<const StepOutcome> outcomes, const Status& error) {
@@ -223,7 +226,8 @@ void EngineLoop::Deliver(std::span<const StepOutcome> outcomes, const Status& er
     event_.tokens.clear();
     for (int64_t row = row_begin_[i]; row < row_begin_[i + 1]; ++row) {
       Row& sampled = rows_[static_cast<size_t>(row)];
-      if (!sampled.error.ok()) event_.error = sampled.error;
+      const Status& row_error = sample_rows_[static_cast<size_t>(row)].error;
+      if (!row_error.ok()) event_.error = row_error;
       if (row - row_begin_[i] >= outcome.kept) continue;
       if (sampled.live->has_counts) sampled.live->counts.Add(sampled.token.id);
       event_.tokens.push_back(std::move(sampled.token));

@@ -18,9 +18,10 @@
 #include <vector>
 
 #include "base/status.h"
-#include "engine/sampling.h"
 #include "engine/step_arrays.h"
+#include "engine/token_counts.h"
 #include "engine/validate.h"
+#include "kernels/sample/op.h"
 #include "model/model.h"
 #include "sched/scheduler.h"
 #include "seacliff/engine.h"
@@ -66,9 +67,7 @@ class EngineLoop final : public Engine {
   // A row of logits on its way to a token.
   struct Row {
     Live* live = nullptr;
-    int64_t generated = 0;  // tokens before this one
     Token token;
-    Status error;
     SampleScratch scratch;
   };
 
@@ -77,8 +76,9 @@ class EngineLoop final : public Engine {
   bool TakeMail();
   void Admit(Arrival& arrival);
   void Step();
-  void SampleRows(const StepPlan& plan);
-  void SampleRow(size_t row);
+  Status SampleRows(const StepPlan& plan);
+  // Row `index` of the step's logits, for a request with `generated` tokens before it.
+  void FillRow(size_t index, Live* live, int64_t generated);
   // Ends the step with `outcomes`; `error` is why, for those that have no error of their own.
   void Deliver(std::span<const StepOutcome> outcomes, const Status& error);
   void Publish(std::span<const StepOutcome> outcomes);
@@ -108,6 +108,7 @@ class EngineLoop final : public Engine {
   std::vector<float> logits_;  // [max_num_seqs, vocab]
   std::unordered_map<RequestId, std::unique_ptr<Live>> live_;
   std::vector<Row> rows_;               // [max_num_seqs]; a step uses the first of them
+  std::vector<SampleRow> sample_rows_;  // [max_num_seqs] what the op is given of them
   std::vector<int32_t> row_ids_;        // [max_num_seqs] the rows' tokens
   std::vector<int64_t> row_begin_;      // of each sequence of the step, and the end
   std::vector<SampledTokens> sampled_;  // one a sequence of the step

@@ -104,20 +104,24 @@ std::vector<int32_t> Expected(std::vector<int32_t> ids, int32_t max_tokens,
                               const SamplingParams& sampling) {
   std::vector<int32_t> output;
   std::vector<float> logits(FakeModel::kVocab);
+  Context context(1);
   SampleScratch scratch;
   Token token;
   TokenCounts counts(ids, max_tokens);
   for (int32_t i = 0; i < max_tokens; ++i) {
     FakeModel::LogitsOf(ids, logits.data());
-    SampleArgs args;
-    args.logits = logits;
-    args.temperature = sampling.temperature;
-    args.top_p = sampling.top_p;
-    args.frequency_penalty = sampling.frequency_penalty;
-    args.counts = counts.counts();
-    args.seed = sampling.seed.value_or(0);
-    args.index = static_cast<uint64_t>(i);
-    EXPECT_TRUE(Sample(args, scratch, token).ok());
+    SampleRow row;
+    row.logits = logits;
+    row.temperature = sampling.temperature;
+    row.top_p = sampling.top_p;
+    row.frequency_penalty = sampling.frequency_penalty;
+    row.counts = counts.counts();
+    row.seed = sampling.seed.value_or(0);
+    row.index = static_cast<uint64_t>(i);
+    row.scratch = &scratch;
+    row.token = &token;
+    Sample(context, {{&row, 1}});
+    EXPECT_TRUE(row.error.ok());
     counts.Add(token.id);
     ids.push_back(token.id);
     output.push_back(token.id);

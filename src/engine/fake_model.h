@@ -12,8 +12,8 @@
 #include <span>
 #include <vector>
 
+#include "base/random.h"
 #include "cache/plan.h"
-#include "engine/random.h"
 #include "model/model.h"
 
 namespace seacliff {

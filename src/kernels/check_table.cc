@@ -24,6 +24,7 @@ constexpr OpCheck kOpChecks[] = {
     {"sparse_attention", sparse_attention::Check},
     {"router", router::Check},
     {"experts", experts::Check},
+    {"sample", sample::Check},
 };
 // clang-format on
 

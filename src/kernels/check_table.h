@@ -62,5 +62,8 @@ void Check(Checker& c);
 namespace experts {
 void Check(Checker& c);
 }
+namespace sample {
+void Check(Checker& c);
+}
 
 }  // namespace seacliff

@@ -18,6 +18,7 @@
 #include "kernels/query_rope/op.h"
 #include "kernels/rms_norm/op.h"
 #include "kernels/router/op.h"
+#include "kernels/sample/op.h"
 #include "kernels/sparse_attention/op.h"
 #include "kernels/window_insert/op.h"
 
@@ -67,6 +68,9 @@ constexpr Kernel<RouterArgs> kRouter[] = {
 };
 constexpr Kernel<ExpertsArgs> kExperts[] = {
   {"ref",    Target::kHost,   "",    nullptr,  experts::Ref},
+};
+constexpr Kernel<SampleArgs> kSample[] = {
+  {"ref",    Target::kHost,   "",    nullptr,  sample::Ref},
 };
 // clang-format on
 
@@ -129,6 +133,7 @@ std::vector<OpInfo> Table() {
       Info(Op::kSparseAttention, "sparse_attention", kSparseAttention),
       Info(Op::kRouter, "router", kRouter),
       Info(Op::kExperts, "experts", kExperts),
+      Info(Op::kSample, "sample", kSample),
   };
 }
 
@@ -163,6 +168,7 @@ template <> std::span<const Kernel<IndexTopkArgs>> RowsOf() { return kIndexTopk;
 template <> std::span<const Kernel<SparseAttentionArgs>> RowsOf() { return kSparseAttention; }
 template <> std::span<const Kernel<RouterArgs>> RowsOf() { return kRouter; }
 template <> std::span<const Kernel<ExpertsArgs>> RowsOf() { return kExperts; }
+template <> std::span<const Kernel<SampleArgs>> RowsOf() { return kSample; }
 // clang-format on
 
 void Embed(Context& k, const EmbedArgs& a) { Dispatch<kEmbed>(k, Op::kEmbed, a); }
@@ -189,6 +195,7 @@ void SparseAttention(Context& k, const SparseAttentionArgs& a) {
 }
 void Router(Context& k, const RouterArgs& a) { Dispatch<kRouter>(k, Op::kRouter, a); }
 void Experts(Context& k, const ExpertsArgs& a) { Dispatch<kExperts>(k, Op::kExperts, a); }
+void Sample(Context& k, const SampleArgs& a) { Dispatch<kSample>(k, Op::kSample, a); }
 
 Result<Rows> Rows::Parse(std::string_view text) {
   Rows result;

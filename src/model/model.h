@@ -50,8 +50,8 @@ class Model {
 
   // Runs the step and writes logits [batch.logit_rows, vocab_size]. After an error the sequences of
   // the batch have lost their cache content; the model itself stays usable.
-  virtual Status Forward(const Batch& batch, View<float, 2> logits,
-                         const ForwardTrace* trace = nullptr) = 0;
+  // `trace` may be null.
+  virtual Status Forward(const Batch& batch, View<float, 2> logits, const ForwardTrace* trace) = 0;
 
   // The MTP layer over the batch that Forward ran last: position i joins its residual streams with
   // next_ids[i], the token at position i + 1 (spec/model.md 2.15), and predicts the one after it.

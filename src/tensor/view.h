@@ -30,8 +30,9 @@ struct View {
   }
   // View<T> converts to View<const T>.
   template <typename U>
-  requires(std::is_same_v<const U, T> && !std::is_const_v<U>) View(const View<U, N>& v)
-      : data(v.data), shape(v.shape), stride(v.stride) {}  // NOLINT
+  requires(std::is_same_v<const U, T> && !std::is_const_v<U>)
+      View(const View<U, N>& v)  // NOLINT(google-explicit-constructor)
+      : data(v.data), shape(v.shape), stride(v.stride) {}
 
   explicit operator bool() const { return data != nullptr; }
   int64_t size() const {

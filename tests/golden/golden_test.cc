@@ -28,13 +28,14 @@ double RelativeError(const float* a, const float* b, int64_t count) {
   return std::sqrt(difference / norm);
 }
 
-std::unique_ptr<Model> LoadTiny(Numerics numerics, int64_t seqs = 3) {
+std::unique_ptr<Model> LoadTiny(Numerics numerics, int32_t threads = 0) {
   ModelOptions options;
+  options.threads = threads;
   options.dir = kDir;
   options.numerics = numerics;
   options.mtp = true;
   options.max_tokens = kMaxLen;
-  DirectRunner::SizeCache(seqs, kMaxLen, options);
+  DirectRunner::SizeCache(3, kMaxLen, options);
   auto model = Model::Load(options, {});
   EXPECT_TRUE(model.ok()) << model.status().message();
   return std::move(model).value();
@@ -270,6 +271,20 @@ TEST_P(BothNumerics, CompanyChangesNoBit) {
     }
   }
   EXPECT_EQ(together, alone);
+}
+
+TEST_P(BothNumerics, ThreadsChangeNoBit) {
+  const std::vector<int32_t> ids = GoldenFile("golden_exact.safetensors").Length(127).ids;
+  std::vector<Outcome> outcomes;
+  for (const int32_t threads : {1, 2, 5}) {
+    auto model = LoadTiny(GetParam(), threads);
+    DirectRunner runner(*model, 1, kMaxLen);
+    outcomes.push_back(RunIds(*model, runner, ids, 127, 127));
+  }
+  for (const Outcome& out : outcomes) {
+    EXPECT_EQ(out.logits, outcomes[0].logits);
+    EXPECT_EQ(out.mtp, outcomes[0].mtp);
+  }
 }
 
 TEST_P(BothNumerics, ReusedSlotGivesTheSameBits) {

@@ -76,8 +76,18 @@ bool IsFloat(EntryFormat f) { return f == EntryFormat::kKvF32 || f == EntryForma
 }  // namespace
 
 double Allowance::Sum(int64_t terms) const {
-  if (!loose) return static_cast<double>(std::min<int64_t>(terms, 8) + terms / 32) * 0x1p-24;
+  if (!loose) return terms <= 8 ? static_cast<double>(terms) * 0x1p-24 : 0x1p-40;
   return static_cast<double>(std::min<int64_t>(terms, 128) + terms / 128 + 8) * 0x1p-23;
+}
+
+Approx DotProduct::Total(Allowance a, bool blocked) const {
+  const auto terms = static_cast<double>(terms_);
+  // Partial sums stay within a few norms. A row rounds (or truncates) at each of some 32 steps of a
+  // partial sum of 128, and adds those up.
+  const double loose = (32 + terms / 128) * 0x1p-23 * (std::fabs(sum_) + 4 * std::sqrt(square_));
+  const double strict = magnitude_ * (blocked ? (terms / 32 + 1) * 0x1p-24 : a.Sum(terms_));
+  const double carried = std::min(carried_, 6 * std::sqrt(carried_square_));
+  return {sum_, carried + (a.loose ? loose : strict)};
 }
 
 double ToGrid(double x, int bits, int min_exponent) {
@@ -164,21 +174,15 @@ std::vector<double> WeightRow(const Matrix& w, int64_t row) {
   return out;
 }
 
-Expect MatMul(const Expect& x, const Matrix& w, Allowance a) {
+Expect MatMul(const Expect& x, const Matrix& w, Allowance a, bool quantised) {
   const auto tokens = static_cast<int64_t>(x.size()) / w.cols;
   Expect out(static_cast<size_t>(tokens * w.rows));
   for (int64_t n = 0; n < w.rows; ++n) {
     const std::vector<double> row = WeightRow(w, n);
     for (int64_t t = 0; t < tokens; ++t) {
-      const Approx* v = x.data() + t * w.cols;
-      double sum = 0, magnitude = 0, carried = 0;
-      for (int64_t c = 0; c < w.cols; ++c) {
-        const double product = v[c].value * row[c];
-        sum += product;
-        magnitude += std::fabs(product);
-        carried += v[c].slack * std::fabs(row[c]);
-      }
-      out[t * w.rows + n] = {sum, carried + a.Sum(w.cols) * magnitude};
+      DotProduct dot;
+      for (int64_t c = 0; c < w.cols; ++c) dot.Add(x[t * w.cols + c], row[c]);
+      out[t * w.rows + n] = dot.Total(a, quantised);
     }
   }
   return out;
@@ -259,9 +263,18 @@ Expect MhcStreams(const Act<2>& y, const Act<3>& streams, View<const float, 2> m
 }
 
 Expect MhcProjection(const Expect& streams, const Matrix& fn, double eps, Allowance a) {
-  Expect normed = streams;
-  RmsNorm(normed, {}, eps, a);
-  return MatMul(normed, fn, a);
+  Expect m = MatMul(streams, fn, a);
+  double square = eps, carried = 0;
+  for (const Approx& v : streams) {
+    square += v.value * v.value / static_cast<double>(streams.size());
+    carried += (2 * std::fabs(v.value) + v.slack) * v.slack / static_cast<double>(streams.size());
+  }
+  const double relative = carried / square + a.Sum(fn.cols) + a.Step();
+  for (Approx& v : m) {
+    v.value /= std::sqrt(square);
+    v.slack = v.slack / std::sqrt(square) + std::fabs(v.value) * relative;
+  }
+  return m;
 }
 
 Expect MhcInput(const Expect& streams, const Expect& weights, DType dtype, View<const Bf16, 1> norm,

@@ -22,15 +22,37 @@ using Expect = std::vector<Approx>;
 
 // How rows may differ from the double arithmetic here, apart from the roundings of the contract.
 struct Allowance {
-  // ref sums blocks of 32 or more in double and goes from step to step in f32; other rows sum in
-  // f32, in partial sums of 128, on units that may truncate, and may leave out roundings where
-  // their contract says so.
+  // ref goes from step to step in f32 but sums in double, except for up to 8 numbers and for the
+  // blocks of a product with block-scaled weights. Other rows sum in f32, in partial sums of 128,
+  // on units that may truncate, and may leave out roundings where their contract says so.
   bool loose = false;
 
-  // Error of a sum of `terms` products, relative to the sum of their magnitudes.
+  // Error of a sum of `terms` numbers of one sign, relative to it.
   double Sum(int64_t terms) const;
   // Relative error of a few operations or one function value.
   double Step() const { return loose ? 0x1p-20 : 0x1p-21; }
+};
+
+// A sum of products. Roundings of partial sums walk at random, so that their error goes with the
+// norm of the products; errors that the factors bring along are independent, and six standard
+// deviations of their sum is what is carried on.
+class DotProduct {
+ public:
+  void Add(Approx x, double w) {
+    const double product = x.value * w, error = x.slack * w;
+    sum_ += product;
+    magnitude_ += product < 0 ? -product : product;
+    square_ += product * product;
+    carried_ += error < 0 ? -error : error;
+    carried_square_ += error * error;
+    ++terms_;
+  }
+  // `blocked`: ref adds up blocks of 32 or more in f32, as it does with quantised activations.
+  Approx Total(Allowance a, bool blocked = false) const;
+
+ private:
+  double sum_ = 0, magnitude_ = 0, square_ = 0, carried_ = 0, carried_square_ = 0;
+  int64_t terms_ = 0;
 };
 
 // Nearest value with `bits` significant bits, ties to even; steps stop shrinking at
@@ -67,8 +89,8 @@ void QuantiseE2m1(std::span<Approx> x, Expect* scales = nullptr);
 
 // One row of weights in double.
 std::vector<double> WeightRow(const Matrix& w, int64_t row);
-// [tokens, w.rows] from x [tokens, w.cols].
-Expect MatMul(const Expect& x, const Matrix& w, Allowance a);
+// [tokens, w.rows] from x [tokens, w.cols]. `quantised`: x went through QuantiseE4m3.
+Expect MatMul(const Expect& x, const Matrix& w, Allowance a, bool quantised = false);
 
 // x / sqrt(mean(x^2) + eps) * weight (no weight: 1), not rounded.
 void RmsNorm(std::span<Approx> x, View<const Bf16, 1> weight, double eps, Allowance a);

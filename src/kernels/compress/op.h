@@ -3,19 +3,23 @@
 //
 // keys, gates: [tokens, width] f32 (rows may be strided), each token's k and g from the
 // compressor's projections; width = overlap * dim, overlap = 2 for ratio 4, else 1.
+//
 //   g'[p] = g[p] + ape[p mod ratio]
 //   block j (tokens ratio*j ..): for each of the dim dimensions, softmax of g' over its members and
 //   the weighted sum of k. Members for ratio 4: first half (columns 0..dim) of the 4 tokens of
 //   block j-1 and second half of the 4 tokens of block j; for block 0 only the latter. For ratio
-//   128: its 128 tokens. c = rms_norm(pooled) * weight; c[last 64] rotated by position ratio*j;
-//   Hadamard if the entries are index keys; stored in the format of `entries`.
+//   128: its 128 tokens.
+//   c = rms_norm(pooled) * weight; c[last 64] rotated by position ratio*j; Hadamard transform if
+//   the entries are index keys; stored in the format of `entries`.
+//
 // In checkpoint numerics (entries not f32) the pooled vector, the norm, the rotation and the
-// Hadamard transform round to bf16 each.
+// transform round to bf16 each.
 //
 // state: [slots, state_rows, 2, width] f32; the row of position p is p mod state_rows and holds k
 // and g'. Rows of positions before the step are read, then the step's last state_rows rows are
-// written. No row is read that its own sequence did not write, so a slot needs no reset. The page
-// of block j is batch.compressed_pages(seq, ratio*j / 128), its slot j mod (128 / ratio).
+// written. No row is read that its own sequence did not write, so a slot needs no reset.
+//
+// The page of block j is batch.compressed_pages(seq, ratio*j / 128), its slot j mod (128 / ratio).
 #pragma once
 
 #include "kernels/common/batch.h"

@@ -65,12 +65,13 @@ Approx Gated(Approx g, Approx u, double weight, Allowance a) {
 
 // One expert's output for one token, rounded.
 Expect Output(const Expect& x, const ExpertWeights& w, double weight, DType dtype, Allowance a) {
-  Expect g = MatMul(x, w.gate, a), u = MatMul(x, w.up, a);
+  const bool quantised = dtype == DType::kBf16;
+  Expect g = MatMul(x, w.gate, a, quantised), u = MatMul(x, w.up, a, quantised);
   Round(g, dtype);
   Round(u, dtype);
   for (size_t i = 0; i < g.size(); ++i) g[i] = Round(Gated(g[i], u[i], weight, a), dtype);
-  if (dtype == DType::kBf16) QuantiseE4m3(g, 128);
-  Expect y = MatMul(g, w.down, a);
+  if (quantised) QuantiseE4m3(g, 128);
+  Expect y = MatMul(g, w.down, a, quantised);
   Round(y, dtype);
   return y;
 }

@@ -1,6 +1,4 @@
 // Cases, expectation and cost of grouped_linear.
-#include <cmath>
-
 #include "kernels/check_table.h"
 #include "kernels/grouped_linear/op.h"
 
@@ -52,14 +50,12 @@ void CheckShape(Checker& c, const Shape& s) {
       const int64_t g = row / s.rank;
       const std::vector<double> weights = WeightRow(w, row);
       for (int64_t t = 0; t < s.tokens; ++t) {
-        double sum = 0, magnitude = 0;
+        DotProduct dot;
         for (int64_t i = 0; i < s.cols; ++i) {
-          const double product = all[(t * s.groups + g) * s.cols + i].value * weights[i];
-          sum += product;
-          magnitude += std::fabs(product);
+          dot.Add(all[(t * s.groups + g) * s.cols + i], weights[i]);
         }
         const int64_t n = row - g * s.rank;
-        y[(t * s.groups + g) * s.rank + n] = Round({sum, magnitude * a.Sum(s.cols)}, s.dtype);
+        y[(t * s.groups + g) * s.rank + n] = Round(dot.Total(a), s.dtype);
       }
     }
     return y;

@@ -43,40 +43,33 @@ std::vector<Shape> Shapes() {
   };
 }
 
+using Keys = std::vector<std::vector<double>>;  // by block, decoded
+
 // The scores of token t as the official code rounds them.
-Expect Scores(const Expect& q, const Expect& weights, const std::vector<std::vector<double>>& keys,
-              DType dtype, Allowance a) {
+Expect Scores(const Expect& q, const Expect& weights, const Keys& keys, DType dtype, Allowance a) {
   const auto heads = static_cast<int64_t>(weights.size());
   const int64_t dim = static_cast<int64_t>(q.size()) / heads;
   const double scale = 1 / std::sqrt(static_cast<double>(dim * heads));
   Expect scores;
   for (const auto& key : keys) {
-    Approx sum;
-    double magnitude = 0;
+    DotProduct sum;
     for (int64_t h = 0; h < heads; ++h) {
-      double dot = 0, dot_magnitude = 0;
-      for (int64_t i = 0; i < dim; ++i) {
-        const double product = q[h * dim + i].value * key[i];
-        dot += product;
-        dot_magnitude += std::fabs(product);
-      }
-      Approx d = RoundOrNot({dot, a.Sum(dim) * dot_magnitude}, dtype, a);
+      DotProduct dot;
+      for (int64_t i = 0; i < dim; ++i) dot.Add(q[h * dim + i], key[i]);
+      Approx d = RoundOrNot(dot.Total(a), dtype, a);
       d.value = std::max(d.value, 0.0);
       const Approx w = RoundOrNot({weights[h].value * scale, 0}, dtype, a);
       const double slack = d.slack * (std::fabs(w.value) + w.slack) + d.value * w.slack;
-      const Approx term = RoundOrNot({d.value * w.value, slack}, dtype, a);
-      sum.value += term.value;
-      sum.slack += term.slack;
-      magnitude += std::fabs(term.value);
+      sum.Add(RoundOrNot({d.value * w.value, slack}, dtype, a), 1);
     }
-    sum.slack += a.Sum(heads) * magnitude;
-    scores.push_back(RoundOrNot(sum, dtype, a));
+    scores.push_back(RoundOrNot(sum.Total(a), dtype, a));
   }
   return scores;
 }
 
 // What is wrong with the picks of one token, or "".
-std::string CheckPicks(View<const int32_t, 1> picks, int64_t visible, const Expect& scores) {
+std::string CheckPicks(View<const int32_t, 1> picks, int64_t visible, const Expect& scores,
+                       const Keys& keys) {
   const int64_t topk = picks.shape[0], count = std::min(visible, topk);
   std::vector<bool> picked(static_cast<size_t>(visible));
   for (int64_t i = 0; i < topk; ++i) {
@@ -95,7 +88,9 @@ std::string CheckPicks(View<const int32_t, 1> picks, int64_t visible, const Expe
       if (picked[out]) continue;
       const Approx x = scores[in], y = scores[out];
       const double high = x.value + x.slack, low = y.value - y.slack;
-      if (high < low || (high == low && out < in) || (x.value == y.value && out < in)) {
+      // The scores of equal keys are equal in every row.
+      const bool equal = keys[in] == keys[out];
+      if (high < low || ((high == low || equal) && out < in)) {
         return fmt::format("block {} (score {:.9g}) is picked, {} ({:.9g}) is not", in, x.value,
                            out, y.value);
       }
@@ -114,6 +109,7 @@ std::string CheckMargin(double margin, Expect scores, int64_t topk) {
   }
   std::sort(scores.begin(), scores.end(),
             [](const Approx& x, const Approx& y) { return x.value > y.value; });
+  if (largest == 0) return margin == 0 ? "" : "the margin of no scores is not 0";
   const double want = (scores[topk - 1].value - scores[topk].value) / largest;
   if (std::fabs(margin - want) <= 4 * slack / largest + 1e-6) return "";
   return fmt::format("the margin is {:.9g}, not {:.9g}", margin, want);
@@ -137,7 +133,7 @@ void CheckShape(Checker& c, const Shape& s) {
   if (s.margin) margin = memory.Array<float, 1>("margin", {tokens}, Access::kWrite);
 
   // Keys of blocks that some token of the sequence must score; the others stay poison.
-  std::vector<std::vector<std::vector<double>>> keys;
+  std::vector<Keys> keys;
   int64_t scored = 0, key_reads = 0;
   for (int64_t seq = 0; seq < batch.all.seqs(); ++seq) {
     const auto [first, count] = s.sequences[seq];
@@ -177,13 +173,14 @@ void CheckShape(Checker& c, const Shape& s) {
     for (int64_t t = 0; t < tokens; ++t) {
       const int64_t visible = (batch.all.positions(t) + 1) / kRatio;
       Expect scores;
+      Keys seen;
       if (visible > s.topk) {
-        auto seen = keys[batch.all.seq_of(t)];
+        seen = keys[batch.all.seq_of(t)];
         seen.resize(static_cast<size_t>(visible));
         scores = Scores(Values(q, t * s.heads * s.dim, s.heads * s.dim),
                         Values(weights, t * s.heads, s.heads), seen, s.dtype, a);
       }
-      std::string wrong = CheckPicks(at(picks)[t], visible, scores);
+      std::string wrong = CheckPicks(at(picks)[t], visible, scores, seen);
       // Only ref owes a margin.
       if (wrong.empty() && s.margin && !a.loose) {
         wrong = CheckMargin(at(margin)(t), scores, s.topk);

@@ -2,16 +2,19 @@
 //
 //   score[t, j] = sum_h relu(q[t, h] . key[j]) * weights[t, h] * (dim * heads)^-1/2
 //
-// over blocks j < (position + 1) / ratio, written only if more than `topk` are visible; else all
+// over blocks j < (position + 1) / ratio, computed only if more than `topk` are visible; else all
 // are picked unscored. picks[t, :]: block numbers in ascending order, then -1. On equal scores the
-// lower block wins. q: [tokens, heads, dim] from index_query; weights: [tokens, heads] from
-// weights_proj (unscaled); both bf16 or both f32. entries: paged index keys. picks: [tokens, topk].
+// lower block wins.
+//
+// q: [tokens, heads, dim] from index_query; weights: [tokens, heads] from weights_proj (unscaled);
+// both bf16 or both f32. entries: paged index keys. picks: [tokens, topk].
+//
 // In bf16, as the official code does it: the scaled weight, each dot product, each product with its
-// weight and the sum over heads are rounded to bf16 (ref); faster rows keep f32, so that ties
-// differ.
+// weight and the sum over heads are rounded to bf16 (ref); faster rows keep f32: their ties differ.
+//
 // margin: [tokens] f32, or empty: by how much the last pick's score beat the best one left out,
-// relative to the largest magnitude of a score (infinite where nothing was left out). A diagnosis of
-// ties; a row may leave it to ref.
+// relative to the largest magnitude of a score (infinite where nothing was left out). A diagnosis
+// of ties; a row may leave it to ref.
 #pragma once
 
 #include "kernels/common/batch.h"

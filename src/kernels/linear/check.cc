@@ -77,10 +77,11 @@ void CheckShape(Checker& c, const Shape& s) {
   k.read = [=](const Place& at) { return Loaded(at(out)); };
   k.expect = [=](Allowance a) {
     Expect in = Values(x, 0, x.size());
-    for (int64_t t = 0; t < s.tokens && s.quantise && s.x == DType::kBf16; ++t) {
+    const bool quantised = s.quantise && s.x == DType::kBf16;
+    for (int64_t t = 0; t < s.tokens && quantised; ++t) {
       QuantiseE4m3(std::span<Approx>(in).subspan(t * s.cols, s.cols), 128);
     }
-    Expect y = MatMul(in, w, a);
+    Expect y = MatMul(in, w, a, quantised);
     Round(y, s.out);
     return y;
   };

@@ -3,10 +3,14 @@
 //   out[t, n] = sum_k x'[t, k] * w[n, k]
 //
 // x: [tokens, cols], bf16 or f32. w: [rows, cols]. out: [tokens, rows], bf16 or f32 (its own
-// choice: compressors, router and head keep f32 of a bf16 x). x' is x rounded to e4m3 with a
-// power-of-two scale for each 128 columns if `quantise` is set and x is bf16 (checkpoint numerics
-// of FP8 and MXFP4 weights); otherwise x itself. In exact numerics (f32 x) nothing is quantised.
-// Order of summation: partial sums of 128 along K, in ascending order.
+// choice: compressors, router and head keep f32 of a bf16 x).
+//
+// x' is x rounded to e4m3 with a power-of-two scale for each 128 columns if `quantise` is set and x
+// is bf16 (checkpoint numerics of FP8 and MXFP4 weights); otherwise x itself. In exact numerics
+// (f32 x) nothing is quantised.
+//
+// Order of summation: partial sums of 128 along K (32 for MXFP4), in ascending order; each is one
+// f32 value where x is quantised.
 #pragma once
 
 #include "kernels/context.h"

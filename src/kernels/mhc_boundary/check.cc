@@ -16,9 +16,10 @@ struct Shape {
   int64_t iters = 20;
   double magnitude = 1, scale = 1;
   bool real = false;
+  float hc_eps = 1e-6f;
 };
 
-constexpr float kNormEps = 1e-6f, kHcEps = 1e-6f;
+constexpr float kNormEps = 1e-6f;
 
 constexpr Shape kShapes[] = {
     {"4 streams", 4, 4, 256, DType::kBf16},
@@ -31,6 +32,7 @@ constexpr Shape kShapes[] = {
     {"sharp mixing", 3, 4, 128, DType::kBf16, false, 20, 1, 20},
     {"zeros", 2, 4, 64, DType::kBf16, false, 20, 0},
     {"large", 2, 4, 64, DType::kBf16, false, 20, 1e6},
+    {"an eps that shows, exact", 3, 4, 64, DType::kF32, false, 20, 1, 1, false, 0.01f},
     {"no tokens", 0, 4, 64, DType::kBf16},
     {"flash, 1 token", 1, 4, 4096, DType::kBf16, false, 20, 1, 1, true},
     {"flash, 64 tokens", 64, 4, 4096, DType::kBf16, false, 20, 1, 1, true},
@@ -40,7 +42,7 @@ constexpr Shape kShapes[] = {
 // The [n, n] matrix of logits as a doubly stochastic one, row by row. Scaling rows and columns
 // never makes the ratio of two errors larger, so the relative error of an entry stays within four
 // times that of the first softmax, and each of its steps adds its own.
-Expect Sinkhorn(const Expect& logits, size_t n, int64_t iters, Allowance a) {
+Expect Sinkhorn(const Expect& logits, size_t n, int64_t iters, double eps, Allowance a) {
   std::vector<double> m(n * n);
   double error = 0;
   for (size_t j = 0; j < n; ++j) {
@@ -51,13 +53,13 @@ Expect Sinkhorn(const Expect& logits, size_t n, int64_t iters, Allowance a) {
       error = std::max(error, 2 * x.slack + a.Step() * (1 + std::fabs(x.value - top)));
       sum += m[j * n + k] = std::exp(x.value - top);
     }
-    for (size_t k = 0; k < n; ++k) m[j * n + k] = m[j * n + k] / sum + kHcEps;
+    for (size_t k = 0; k < n; ++k) m[j * n + k] = m[j * n + k] / sum + eps;
   }
   // stride and step of the lines: columns, then rows and columns in turn.
   for (int64_t pass = 0; pass < 2 * iters - 1; ++pass) {
     const bool columns = pass % 2 == 0;
     for (size_t line = 0; line < n; ++line) {
-      double sum = kHcEps;
+      double sum = eps;
       for (size_t i = 0; i < n; ++i) sum += columns ? m[i * n + line] : m[line * n + i];
       for (size_t i = 0; i < n; ++i) (columns ? m[i * n + line] : m[line * n + i]) /= sum;
     }
@@ -109,7 +111,7 @@ void CheckShape(Checker& c, const Shape& s) {
                            {at(fn), at(base), at(scale)},
                            at(weight),
                            kNormEps,
-                           kHcEps,
+                           s.hc_eps,
                            s.iters,
                            at(x).Rows(begin, count)};
   };
@@ -141,13 +143,14 @@ void CheckShape(Checker& c, const Shape& s) {
       Expect pre;
       for (int64_t j = 0; j < n; ++j) {
         const Approx p = SigmoidOf(m[j], a);
-        pre.push_back({p.value + kHcEps, p.slack});
+        pre.push_back({p.value + s.hc_eps, p.slack});
       }
       for (int64_t j = n; j < 2 * n; ++j) {
         const Approx post = SigmoidOf(m[j], a);
         all.push_back({2 * post.value, 2 * post.slack});
       }
-      Append(all, Sinkhorn({m.begin() + 2 * n, m.end()}, static_cast<size_t>(n), s.iters, a));
+      Append(all,
+             Sinkhorn({m.begin() + 2 * n, m.end()}, static_cast<size_t>(n), s.iters, s.hc_eps, a));
       Append(all, MhcInput(h, pre, s.dtype, weight, kNormEps, a));
     }
     return all;

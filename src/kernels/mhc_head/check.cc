@@ -16,9 +16,10 @@ struct Shape {
   bool post = true;
   double magnitude = 1;
   bool real = false;
+  float hc_eps = 1e-6f;
 };
 
-constexpr float kNormEps = 1e-6f, kHcEps = 1e-6f;
+constexpr float kNormEps = 1e-6f;
 
 constexpr Shape kShapes[] = {
     {"every token", 4, 4, 256, DType::kBf16, 1},
@@ -28,6 +29,7 @@ constexpr Shape kShapes[] = {
     {"no rows", 3, 4, 64, DType::kBf16, 0},
     {"odd sizes, exact", 3, 3, 33, DType::kF32, 2},
     {"zeros", 2, 4, 64, DType::kBf16, 1, true, 0},
+    {"an eps that shows, exact", 2, 4, 64, DType::kF32, 1, true, 1, false, 0.01f},
     {"no tokens", 0, 4, 64, DType::kBf16, 1},
     {"flash, 1 token", 1, 4, 4096, DType::kBf16, 1, true, 1, true},
     {"pro, 64 tokens", 64, 4, 7168, DType::kBf16, 8, true, 1, true},
@@ -69,8 +71,8 @@ void CheckShape(Checker& c, const Shape& s) {
       "streams", s.dtype, streams.shape, Access::kRead, [&](int64_t i) { return streams.Load(i); });
 
   const auto args = [=](const Place& at, int64_t part) {
-    MhcHeadArgs a{y ? at(y) : y, at(streams), at(mix), {at(fn), at(base), at(scale)},
-                  at(weight),    kNormEps,    kHcEps,  at(rows),
+    MhcHeadArgs a{y ? at(y) : y, at(streams), at(mix),  {at(fn), at(base), at(scale)},
+                  at(weight),    kNormEps,    s.hc_eps, at(rows),
                   at(x)};
     if (part == kWhole) return a;
     // One token is its own row 0, if it is a row at all.
@@ -104,7 +106,7 @@ void CheckShape(Checker& c, const Shape& s) {
         w[j].value = w[j].value * scale(0) + base(j);
         w[j].slack = w[j].slack * scale(0) + a.Step() * (std::fabs(w[j].value) + 1);
         w[j] = SigmoidOf(w[j], a);
-        w[j].value += kHcEps;
+        w[j].value += s.hc_eps;
       }
       Append(inputs, MhcInput(h, w, s.dtype, weight, kNormEps, a));
     }

@@ -53,13 +53,11 @@ Expect Head(const Expect& q, const Keys& keys, double sink, double scale, DType 
   std::vector<Approx> scores;
   double top = -INFINITY;
   for (const auto& key : keys) {
-    double dot = 0, magnitude = 0;
-    for (size_t i = 0; i < dim; ++i) {
-      dot += q[i].value * key[i];
-      magnitude += std::fabs(q[i].value * key[i]);
-    }
-    const double slack = a.Sum(static_cast<int64_t>(dim)) * magnitude + a.Step() * std::fabs(dot);
-    scores.push_back({dot * scale, slack * scale});
+    DotProduct dot;
+    for (size_t i = 0; i < dim; ++i) dot.Add(q[i], key[i]);
+    const Approx total = dot.Total(a);
+    const double slack = total.slack + a.Step() * std::fabs(total.value);
+    scores.push_back({total.value * scale, slack * scale});
     top = std::max(top, scores.back().value);
   }
   // Everything relative to the largest of the keys and the sink; the weights' bf16 rounding is

@@ -1,5 +1,5 @@
-// Choosing the next token from one row of logits. Plain functions over plain numbers: no request,
-// no batch, no clock. The result depends on the row and the arguments alone.
+// sample: the next token from each row of logits. A row's result depends on its own arguments
+// alone: no request, no company, no clock.
 //
 // In this order:
 //   1. logprobs: natural log of softmax(logits), before everything below.
@@ -11,8 +11,10 @@
 //   5. top_k: the k largest logits stay, lower ids on ties. top_p: of those, best first, the
 //      shortest prefix whose weights reach top_p of their sum. min_p: weights >= min_p stay (the
 //      largest weight is 1).
-//   6. u in [0, 1) is draw number `index` of `seed`; the first id in ascending order at which the
-//      running sum of the weights that stayed exceeds u times their sum.
+//   6. u in [0, 1) is draw number `index` of `seed` (base/random.h); the first id in ascending
+//      order at which the running sum of the weights that stayed exceeds u times their sum.
+//
+// Step 2 in f32, every operation rounded; weights in f32 or better, their sums in double.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +23,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "kernels/context.h"
 #include "seacliff/engine.h"
 
 namespace seacliff {
@@ -30,37 +33,6 @@ namespace seacliff {
 struct TokenCount {
   int32_t id = 0;
   int32_t count = 0;
-};
-
-// The ids of a request, kept for penalties; sorted by id.
-class TokenCounts {
- public:
-  TokenCounts() = default;
-  // `more`: how many ids may be added, so that adding them allocates nothing.
-  TokenCounts(std::span<const int32_t> prompt, int64_t more);
-
-  void Add(int32_t id);  // an id of the output
-  std::span<const TokenCount> counts() const { return counts_; }
-
- private:
-  std::vector<TokenCount> counts_;
-};
-
-struct SampleArgs {
-  std::span<const float> logits;  // [vocab]
-  float temperature = 1;
-  int32_t top_k = 0;  // 0 or -1: all
-  float top_p = 1;
-  float min_p = 0;
-  float repetition_penalty = 1;
-  float presence_penalty = 0;
-  float frequency_penalty = 0;
-  std::span<const TokenCount> counts;  // read only if one of the three penalties is on
-  std::span<const std::pair<int32_t, float>> bias;
-  std::span<const int32_t> banned;
-  uint64_t seed = 0;
-  uint64_t index = 0;  // how many tokens were generated before
-  int32_t top_logprobs = -1;
 };
 
 // Memory that one row needs on its way; kept from step to step.
@@ -74,8 +46,37 @@ struct SampleScratch {
   std::vector<Candidate> candidates, order;
 };
 
-// Fills `token` (id, and with top_logprobs >= 0 logprob and top). An error if the logits hold NaN
-// or +inf, or if no id is left to choose.
-Status Sample(const SampleArgs& args, SampleScratch& scratch, Token& token);
+struct SampleRow {
+  std::span<const float> logits;  // [vocab], not empty
+  float temperature = 1;
+  int32_t top_k = 0;  // 0 or -1: all
+  float top_p = 1;
+  float min_p = 0;
+  float repetition_penalty = 1;
+  float presence_penalty = 0;
+  float frequency_penalty = 0;
+  std::span<const TokenCount> counts;  // read only if one of the three penalties is on
+  std::span<const std::pair<int32_t, float>> bias;
+  std::span<const int32_t> banned;
+  uint64_t seed = 0;
+  uint64_t index = 0;  // how many tokens were generated before
+  int32_t top_logprobs = -1;
+
+  SampleScratch* scratch = nullptr;  // no two rows of a call share one
+  // Outputs. `token` gets its id, and with top_logprobs >= 0 its logprob and the top; it is
+  // undefined after an error.
+  Token* token = nullptr;
+  Status error;  // if the logits hold NaN or +inf, or if no id is left to choose; of this row alone
+};
+
+struct SampleArgs {
+  std::span<SampleRow> rows;
+};
+
+void Sample(Context& k, const SampleArgs& a);
+
+namespace sample {
+void Ref(Context& k, const SampleArgs& a);
+}
 
 }  // namespace seacliff

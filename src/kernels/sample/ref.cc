@@ -1,14 +1,13 @@
-// Sampling from a row of logits; sampling.h is the definition.
-#include "engine/sampling.h"
-
+// Reference row of sample.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "base/check.h"
-#include "engine/random.h"
+#include "base/random.h"
+#include "kernels/sample/op.h"
 
-namespace seacliff {
+namespace seacliff::sample {
 namespace {
 
 using Candidate = SampleScratch::Candidate;
@@ -48,34 +47,34 @@ int32_t ArgMax(std::span<const float> logits) {
   return static_cast<int32_t>(std::find(logits.begin(), logits.end(), largest) - logits.begin());
 }
 
-bool HasPenalty(const SampleArgs& args) {
-  return args.repetition_penalty != 1 || args.presence_penalty != 0 || args.frequency_penalty != 0;
+bool HasPenalty(const SampleRow& row) {
+  return row.repetition_penalty != 1 || row.presence_penalty != 0 || row.frequency_penalty != 0;
 }
 
 // Step 2 of the definition, on a copy. Only named ids change.
-void Adjust(const SampleArgs& args, std::vector<float>& logits) {
-  logits.assign(args.logits.begin(), args.logits.end());
-  if (HasPenalty(args)) {
-    for (const TokenCount& seen : args.counts) {
+void Adjust(const SampleRow& row, std::vector<float>& logits) {
+  logits.assign(row.logits.begin(), row.logits.end());
+  if (HasPenalty(row)) {
+    for (const TokenCount& seen : row.counts) {
       float& logit = logits[static_cast<size_t>(seen.id)];
-      logit = logit > 0 ? logit / args.repetition_penalty : logit * args.repetition_penalty;
+      logit = logit > 0 ? logit / row.repetition_penalty : logit * row.repetition_penalty;
       if (seen.count == 0) continue;
-      logit -= args.frequency_penalty * static_cast<float>(seen.count) + args.presence_penalty;
+      logit -= row.frequency_penalty * static_cast<float>(seen.count) + row.presence_penalty;
     }
   }
-  for (const auto& [id, bias] : args.bias) logits[static_cast<size_t>(id)] += bias;
-  for (const int32_t id : args.banned) logits[static_cast<size_t>(id)] = -kInfinity;
+  for (const auto& [id, bias] : row.bias) logits[static_cast<size_t>(id)] += bias;
+  for (const int32_t id : row.banned) logits[static_cast<size_t>(id)] = -kInfinity;
 }
 
-void FillLogprobs(const SampleArgs& args, float largest, SampleScratch& scratch, Token& token) {
+void FillLogprobs(const SampleRow& row, float largest, SampleScratch& scratch, Token& token) {
   double sum = 0;
-  for (const float logit : args.logits) sum += static_cast<double>(std::exp(logit - largest));
+  for (const float logit : row.logits) sum += static_cast<double>(std::exp(logit - largest));
   const double log_sum = static_cast<double>(largest) + std::log(sum);
   const auto logprob = [&](float logit) {
     return static_cast<float>(static_cast<double>(logit) - log_sum);
   };
-  token.logprob = logprob(args.logits[static_cast<size_t>(token.id)]);
-  SelectTop(args.logits, static_cast<size_t>(args.top_logprobs), scratch.candidates);
+  token.logprob = logprob(row.logits[static_cast<size_t>(token.id)]);
+  SelectTop(row.logits, static_cast<size_t>(row.top_logprobs), scratch.candidates);
   for (const Candidate& candidate : scratch.candidates) {
     token.top.push_back({candidate.id, logprob(candidate.logit)});
   }
@@ -120,11 +119,11 @@ Candidate LastOfPrefix(std::span<Candidate> order, double wanted) {
 }
 
 // Step 5 of the definition: the candidates that stay, in ascending order of id.
-void Truncate(const SampleArgs& args, std::span<const float> logits, float largest,
+void Truncate(const SampleRow& row, std::span<const float> logits, float largest,
               SampleScratch& scratch) {
   std::vector<Candidate>& candidates = scratch.candidates;
-  if (args.top_k > 0 && static_cast<size_t>(args.top_k) < logits.size()) {
-    SelectTop(logits, static_cast<size_t>(args.top_k), candidates);
+  if (row.top_k > 0 && static_cast<size_t>(row.top_k) < logits.size()) {
+    SelectTop(logits, static_cast<size_t>(row.top_k), candidates);
     std::sort(candidates.begin(), candidates.end(),
               [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
   } else {
@@ -133,11 +132,11 @@ void Truncate(const SampleArgs& args, std::span<const float> logits, float large
   }
   double sum = 0;
   for (Candidate& candidate : candidates) {
-    candidate.weight = std::exp((candidate.logit - largest) / args.temperature);
+    candidate.weight = std::exp((candidate.logit - largest) / row.temperature);
     sum += static_cast<double>(candidate.weight);
   }
-  if (args.top_p < 1) {
-    const double wanted = static_cast<double>(args.top_p) * sum;
+  if (row.top_p < 1) {
+    const double wanted = static_cast<double>(row.top_p) * sum;
     // All weights below this floor together are less than what may be cut, so none of them is in
     // the prefix.
     const double floor = 0.5 * (sum - wanted) / static_cast<double>(candidates.size());
@@ -148,16 +147,16 @@ void Truncate(const SampleArgs& args, std::span<const float> logits, float large
     const Candidate last = LastOfPrefix(scratch.order, wanted);
     std::erase_if(candidates, [&](const Candidate& candidate) { return Better(last, candidate); });
   }
-  if (args.min_p > 0) {
-    std::erase_if(candidates, [&](const Candidate& c) { return c.weight < args.min_p; });
+  if (row.min_p > 0) {
+    std::erase_if(candidates, [&](const Candidate& c) { return c.weight < row.min_p; });
   }
 }
 
-int32_t DrawToken(const SampleArgs& args, std::span<const float> logits, float largest,
+int32_t DrawToken(const SampleRow& row, std::span<const float> logits, float largest,
                   SampleScratch& scratch) {
-  const double u = RandomUniform(args.seed, args.index, Draw::kToken);
-  if (args.top_k > 0 || args.top_p < 1 || args.min_p > 0) {
-    Truncate(args, logits, largest, scratch);
+  const double u = RandomUniform(row.seed, row.index, Draw::kToken);
+  if (row.top_k > 0 || row.top_p < 1 || row.min_p > 0) {
+    Truncate(row, logits, largest, scratch);
     const std::vector<Candidate>& stay = scratch.candidates;
     const auto weight = [&](size_t i) { return static_cast<double>(stay[i].weight); };
     return stay[Choose(stay.size(), u, weight)].id;
@@ -165,55 +164,48 @@ int32_t DrawToken(const SampleArgs& args, std::span<const float> logits, float l
   std::vector<float>& weights = scratch.weights;
   weights.resize(logits.size());
   for (size_t i = 0; i < weights.size(); ++i) {
-    weights[i] = std::exp((logits[i] - largest) / args.temperature);
+    weights[i] = std::exp((logits[i] - largest) / row.temperature);
   }
   const auto weight = [&](size_t i) { return static_cast<double>(weights[i]); };
   return static_cast<int32_t>(Choose(weights.size(), u, weight));
 }
 
-}  // namespace
-
-TokenCounts::TokenCounts(std::span<const int32_t> prompt, int64_t more) {
-  std::vector<int32_t> ids(prompt.begin(), prompt.end());
-  std::sort(ids.begin(), ids.end());
-  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
-  counts_.reserve(ids.size() + static_cast<size_t>(more));
-  for (const int32_t id : ids) counts_.push_back({id, 0});
-}
-
-void TokenCounts::Add(int32_t id) {
-  const auto place =
-      std::lower_bound(counts_.begin(), counts_.end(), id,
-                       [](const TokenCount& count, int32_t value) { return count.id < value; });
-  if (place != counts_.end() && place->id == id)
-    ++place->count;
-  else
-    counts_.insert(place, {id, 1});
-}
-
-Status Sample(const SampleArgs& args, SampleScratch& scratch, Token& token) {
-  SC_CHECK(!args.logits.empty());
+Status SampleOne(const SampleRow& row) {
+  SC_CHECK(!row.logits.empty());
+  SampleScratch& scratch = *row.scratch;
+  Token& token = *row.token;
   token.top.clear();
   token.logprob = 0;
-  const int32_t best = ArgMax(args.logits);
+  const int32_t best = ArgMax(row.logits);
   if (best < 0) return Internal("the model gave logits that are NaN or infinite");
 
-  std::span<const float> logits = args.logits;
+  std::span<const float> logits = row.logits;
   token.id = best;
-  if (HasPenalty(args) || !args.bias.empty() || !args.banned.empty()) {
-    Adjust(args, scratch.logits);
+  if (HasPenalty(row) || !row.bias.empty() || !row.banned.empty()) {
+    Adjust(row, scratch.logits);
     logits = scratch.logits;
     token.id = ArgMax(logits);
     if (token.id < 0)
       return Internal("logit_bias, penalties and min_tokens leave no token to choose");
   }
-  if (args.temperature > 0) {
-    token.id = DrawToken(args, logits, logits[static_cast<size_t>(token.id)], scratch);
+  if (row.temperature > 0) {
+    token.id = DrawToken(row, logits, logits[static_cast<size_t>(token.id)], scratch);
   }
-  if (args.top_logprobs >= 0) {
-    FillLogprobs(args, args.logits[static_cast<size_t>(best)], scratch, token);
+  if (row.top_logprobs >= 0) {
+    FillLogprobs(row, row.logits[static_cast<size_t>(best)], scratch, token);
   }
   return OkStatus();
 }
 
-}  // namespace seacliff
+}  // namespace
+
+void Ref(Context& k, const SampleArgs& a) {
+  k.pool().For(static_cast<int64_t>(a.rows.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      SampleRow& row = a.rows[static_cast<size_t>(i)];
+      row.error = SampleOne(row);
+    }
+  });
+}
+
+}  // namespace seacliff::sample

@@ -1,0 +1,451 @@
+// Cases, expectation and cost of sample. The expectation sorts whole rows and weighs them in
+// double; it shares the random numbers with the rows and nothing else.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "base/random.h"
+#include "kernels/check_table.h"
+#include "kernels/sample/op.h"
+
+namespace seacliff::sample {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr int64_t kTop = 20;             // no setting wants more top_logprobs
+constexpr int32_t kWildId = 0x3fffff00;  // using it must fault or show
+
+// What a request may ask for.
+struct Setting {
+  float temperature = 1;
+  int32_t top_k = 0;
+  float top_p = 1, min_p = 0;
+  float repetition = 1, presence = 0, frequency = 0;
+  bool bias = false, banned = false;
+  int32_t top_logprobs = -1;
+};
+
+constexpr Setting kPlain = {}, kGreedy = {.temperature = 0};
+constexpr Setting kChat = {.temperature = 0.6f, .top_p = 0.95f};
+constexpr Setting kTop50 = {.temperature = 0.7f, .top_k = 50, .top_p = 0.9f};
+
+constexpr Setting kSettings[] = {
+    kGreedy,
+    kPlain,
+    kChat,
+    kTop50,
+    {.temperature = 2},
+    {.temperature = 1e-30f},
+    {.top_k = 1},
+    {.top_k = 40},
+    {.top_k = -1},
+    {.top_k = 1 << 30},
+    {.top_p = 0.5f},
+    {.top_p = 0.999f},
+    {.top_p = 1e-6f},
+    {.temperature = 2, .top_p = 0.9f},
+    {.min_p = 0.05f},
+    {.min_p = 1},
+    {.temperature = 1.3f, .top_k = 100, .top_p = 0.8f, .min_p = 0.02f},
+    {.temperature = 0, .repetition = 1.3f},
+    {.temperature = 0, .presence = 1.5f},
+    {.temperature = 0, .frequency = 0.7f},
+    {.repetition = 0.8f, .presence = -0.5f, .frequency = -0.3f},
+    {.top_k = 20, .repetition = 1.1f, .presence = 0.4f, .frequency = 0.1f},
+    {.temperature = 0, .bias = true},
+    {.temperature = 0, .banned = true},
+    {.bias = true, .banned = true},
+    {.top_p = 0.7f, .bias = true, .banned = true},
+    {.temperature = 0, .top_logprobs = 0},
+    {.top_logprobs = 5},
+    {.temperature = 0.8f,
+     .top_k = 30,
+     .top_p = 0.95f,
+     .min_p = 0.01f,
+     .repetition = 1.2f,
+     .presence = 0.3f,
+     .frequency = 0.2f,
+     .bias = true,
+     .banned = true,
+     .top_logprobs = kTop},
+};
+
+enum class Fill : uint8_t { kNormal, kWhole, kEqual, kHoles, kUnusable };
+
+struct Shape {
+  const char* name;
+  int64_t vocab;
+  double spread = 3;  // of the logits
+  Fill fill = Fill::kNormal;
+  int64_t rows = std::size(kSettings);  // with every setting in turn, or the one named here
+  const Setting* setting = nullptr;
+  bool real = false;
+};
+
+// One draw seldom shows a wrong edge; many do.
+constexpr int64_t kMany = 20 * std::size(kSettings);
+
+constexpr Shape kShapes[] = {
+    {"4096 ids", 4096, 3, Fill::kNormal, kMany / 5},
+    {"129280 ids", 129280},
+    {"1 id", 1},
+    {"2 ids", 2, 1, Fill::kNormal, kMany},
+    {"7 ids", 7, 1, Fill::kNormal, kMany},
+    {"257 ids, flat", 257, 0.1, Fill::kNormal, kMany},
+    {"1021 ids, wide", 1021, 30, Fill::kNormal, kMany},
+    {"ties", 4096, 2, Fill::kWhole, kMany / 5},
+    {"all equal", 1024, 1, Fill::kEqual, kMany},
+    {"most ids at -inf", 515, 3, Fill::kHoles, kMany},
+    {"unusable rows among others", 37, 3, Fill::kUnusable, kMany},
+    {"no rows", 33, 3, Fill::kNormal, 0},
+    {"flash, 1 row, greedy", 129280, 3, Fill::kNormal, 1, &kGreedy, true},
+    {"flash, 64 rows, greedy", 129280, 3, Fill::kNormal, 64, &kGreedy, true},
+    {"flash, 64 rows, softmax", 129280, 3, Fill::kNormal, 64, &kPlain, true},
+    {"flash, 1 row, top_p", 129280, 3, Fill::kNormal, 1, &kChat, true},
+    {"flash, 64 rows, top_p", 129280, 3, Fill::kNormal, 64, &kChat, true},
+    {"flash, 64 rows, top_k, top_p", 129280, 3, Fill::kNormal, 64, &kTop50, true},
+};
+
+struct Logprob {
+  int32_t id;
+  double value;
+};
+
+struct Expected {
+  Code code = Code::kOk;
+  int32_t id = -1;
+  bool has_logprobs = false;
+  double logprob = 0;
+  std::vector<Logprob> top;
+  double mean_exponent = 0;  // of the softmax: what f32 loses in the exponents
+
+  Approx Of(double value, int64_t vocab, Allowance a) const {
+    return {value, (mean_exponent + 2 + std::fabs(value)) * a.Step() + a.Sum(vocab)};
+  }
+};
+
+bool Usable(std::span<const float> logits) {
+  const bool finite = std::all_of(logits.begin(), logits.end(), [](float v) {
+    return v < kInfinity;  // false for NaN too
+  });
+  return finite && *std::max_element(logits.begin(), logits.end()) > -kInfinity;
+}
+
+// Ids, the best first.
+std::vector<int32_t> Ranked(std::span<const float> logits) {
+  std::vector<int32_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t x, int32_t y) { return logits[x] > logits[y]; });
+  return order;
+}
+
+// Step 2 of op.h, rounded to f32 after every operation, so that rows agree on ties.
+std::vector<float> Adjusted(const SampleRow& row) {
+  std::vector<float> logits(row.logits.begin(), row.logits.end());
+  if (row.repetition_penalty != 1 || row.presence_penalty != 0 || row.frequency_penalty != 0) {
+    for (const auto& [id, count] : row.counts) {
+      const double r = row.repetition_penalty, v = logits[id];
+      logits[id] = static_cast<float>(v > 0 ? v / r : v * r);
+      const auto often = static_cast<float>(double{row.frequency_penalty} * count);
+      const auto penalty = static_cast<float>(double{often} + row.presence_penalty);
+      if (count > 0) logits[id] = static_cast<float>(double{logits[id]} - penalty);
+    }
+  }
+  for (const auto& [id, bias] : row.bias) {
+    logits[id] = static_cast<float>(double{logits[id]} + bias);
+  }
+  for (const int32_t id : row.banned) logits[id] = -kInfinity;
+  return logits;
+}
+
+// Where the edges of steps 5 and 6 lie. Of a fraction of all weights, f32 in the exponents and
+// weights may lose 2^-23 of the mean exponent, which is hardly more than the log of the number of
+// ids, twice: below 4e-6. A draw is used only if all edges may shift by more and it stays the same.
+// Weights of 1 and 0 alone are exact, and so are their edges.
+constexpr double kShift = 1e-5;
+struct Edges {
+  double u, top_p, min_p;
+};
+
+// Steps 5 and 6. weights: by id; ranked: the best first.
+int32_t Draw(const SampleRow& row, const std::vector<double>& weights,
+             const std::vector<int32_t>& ranked, const Edges& edges) {
+  const size_t n = row.top_k > 0 ? std::min<size_t>(row.top_k, ranked.size()) : ranked.size();
+  double sum = 0, before = 0, stay_sum = 0;
+  for (size_t i = 0; i < n; ++i) sum += weights[ranked[i]];
+  std::vector<double> stay(weights.size(), 0);
+  for (size_t i = 0; i < n; ++i) {
+    const double weight = weights[ranked[i]];
+    if (i > 0 && row.top_p < 1 && before >= edges.top_p * sum) break;
+    before += weight;
+    if (weight < edges.min_p) continue;
+    stay[ranked[i]] = weight;
+    stay_sum += weight;
+  }
+  double running = 0;
+  int32_t last = -1;
+  for (size_t id = 0; id < stay.size(); ++id) {
+    if (stay[id] == 0) continue;
+    running += stay[id];
+    last = static_cast<int32_t>(id);
+    if (running > edges.u * stay_sum) break;
+  }
+  return last;
+}
+
+// The id that every row must draw. Moves on to the next index while rounding could decide.
+int32_t DrawClear(SampleRow* row, std::span<const float> logits) {
+  const std::vector<int32_t> ranked = Ranked(logits);
+  std::vector<double> weights;
+  for (const float logit : logits) {
+    weights.push_back(std::exp((double{logit} - logits[ranked[0]]) / row->temperature));
+  }
+  const double most =
+      std::any_of(weights.begin(), weights.end(), [](double w) { return w != 0 && w != 1; })
+          ? kShift
+          : 0;
+  for (int tries = 0; tries < 1000; ++tries, ++row->index) {
+    const double u = RandomUniform(row->seed, row->index, seacliff::Draw::kToken);
+    const int32_t id = Draw(*row, weights, ranked, {u, row->top_p, row->min_p});
+    bool clear = true;
+    for (int corner = 0; clear && corner < 8; ++corner) {
+      const auto shift = [&](int bit) { return (corner >> bit & 1) != 0 ? most : -most; };
+      const Edges edges = {u + shift(0), row->top_p + shift(1),
+                           std::min(1.0, row->min_p * (1 + shift(2)))};
+      clear = Draw(*row, weights, ranked, edges) == id;
+    }
+    if (clear) return id;
+  }
+  SC_CHECK(false);
+  return -1;
+}
+
+void ExpectLogprobs(const SampleRow& row, Expected* e) {
+  const std::vector<int32_t> ranked = Ranked(row.logits);
+  const double largest = row.logits[ranked[0]];
+  double sum = 0, exponents = 0;
+  for (const float logit : row.logits) {
+    const double exponent = logit - largest, weight = std::exp(exponent);
+    sum += weight;
+    if (weight > 0) exponents -= weight * exponent;
+  }
+  const auto logprob = [&](int32_t id) { return row.logits[id] - largest - std::log(sum); };
+  e->has_logprobs = true;
+  e->mean_exponent = exponents / sum;
+  e->logprob = logprob(e->id);
+  for (const int32_t id : ranked) {
+    if (static_cast<int32_t>(e->top.size()) == row.top_logprobs) break;
+    e->top.push_back({id, logprob(id)});
+  }
+}
+
+// What the row must give; may move its index on.
+Expected ExpectRow(SampleRow* row) {
+  Expected e;
+  e.code = Code::kInternal;
+  if (!Usable(row->logits)) return e;
+  const std::vector<float> logits = Adjusted(*row);
+  if (!Usable(logits)) return e;
+  e.code = Code::kOk;
+  e.id = row->temperature == 0 ? Ranked(logits)[0] : DrawClear(row, logits);
+  if (row->top_logprobs >= 0) ExpectLogprobs(*row, &e);
+  return e;
+}
+
+// What was sampled, as plain numbers in the case's memory: [rows] and [rows, kTop].
+struct Outputs {
+  View<int32_t, 1> codes, ids;
+  View<float, 1> logprobs;
+  View<int32_t, 2> top_ids;
+  View<float, 2> top_logprobs;
+};
+
+// The arguments of one run. Tokens and errors own memory and cannot lie in the case's: they are
+// copied there when the run is over.
+class Run : public SampleArgs {
+ public:
+  Run(std::span<const SampleRow> given, std::span<SampleScratch> scratch, const Outputs& out,
+      int64_t first)
+      : rows_(given.begin(), given.end()), tokens_(given.size()), out_(out), first_(first) {
+    for (size_t i = 0; i < rows_.size(); ++i) {
+      rows_[i].scratch = &scratch[i];
+      rows_[i].token = &tokens_[i];
+      tokens_[i] = {7, 7, {{7, 7}}};  // as the last step left it
+    }
+    rows = rows_;
+  }
+  Run(const Run&) = delete;
+  Run& operator=(const Run&) = delete;
+  ~Run() {
+    for (size_t i = 0; i < rows_.size(); ++i) {
+      const int64_t at = first_ + static_cast<int64_t>(i);
+      const bool ok = rows_[i].error.ok();
+      const Token token = ok ? tokens_[i] : Token{-1, 0, {}};
+      out_.codes(at) = static_cast<int32_t>(rows_[i].error.code());
+      out_.ids(at) = token.id;
+      out_.logprobs(at) = token.logprob;
+      for (int64_t j = 0; j < kTop; ++j) {
+        const bool has = j < static_cast<int64_t>(token.top.size());
+        out_.top_ids(at, j) = has ? token.top[j].id : -1;
+        out_.top_logprobs(at, j) = has ? token.top[j].logprob : 0;
+      }
+    }
+  }
+
+ private:
+  std::vector<SampleRow> rows_;
+  std::vector<Token> tokens_;
+  const Outputs out_;
+  const int64_t first_;
+};
+
+template <typename T>
+std::span<const T> SpanOf(View<T, 1> v) {
+  return {v.data, static_cast<size_t>(v.size())};
+}
+
+void FillLogits(const Shape& s, View<float, 2> logits, Random& random) {
+  for (int64_t r = 0; r < s.rows; ++r) {
+    for (int64_t i = 0; i < s.vocab; ++i) {
+      double v = s.spread * random.Normal();
+      if (s.fill == Fill::kWhole) v = std::round(v);
+      if (s.fill == Fill::kEqual) v = -1.25;
+      if (s.fill == Fill::kHoles && i % 8 != r % 8) v = -kInfinity;
+      if (s.fill == Fill::kUnusable && r % 5 == 0) v = -kInfinity;
+      logits(r, i) = static_cast<float>(v);
+    }
+    if (s.fill == Fill::kUnusable && r % 5 == 1) logits(r, s.vocab / 2) = NAN;
+    if (s.fill == Fill::kUnusable && r % 5 == 2) logits(r, s.vocab - 1) = kInfinity;
+  }
+}
+
+// Likely ids (every other one, from the best down) and ids from everywhere; ascending.
+std::vector<int32_t> SomeIds(const std::vector<int32_t>& ranked, size_t most) {
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < most / 2 && 2 * i < ranked.size(); ++i) {
+    ids.push_back(ranked[2 * i]);
+    ids.push_back(static_cast<int32_t>(2 * i * ranked.size() / most));
+  }
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
+}
+
+SampleRow MakeRow(const Shape& s, int64_t r, View<float, 2> logits, CheckMemory& memory,
+                  Random& random) {
+  const Setting& setting = s.setting != nullptr ? *s.setting : kSettings[r % std::size(kSettings)];
+  SampleRow row;
+  row.logits = {&logits(r, 0), static_cast<size_t>(s.vocab)};
+  row.temperature = setting.temperature;
+  row.top_k = setting.top_k;
+  row.top_p = setting.top_p;
+  row.min_p = setting.min_p;
+  row.repetition_penalty = setting.repetition;
+  row.presence_penalty = setting.presence;
+  row.frequency_penalty = setting.frequency;
+  row.top_logprobs = setting.top_logprobs;
+  row.seed = random.Next();
+  row.index = static_cast<uint64_t>(random.Below(100000));
+
+  if (!Usable(row.logits)) return row;
+  const std::vector<int32_t> ranked = Ranked(row.logits);
+  if (setting.repetition != 1 || setting.presence != 0 || setting.frequency != 0) {
+    const std::vector<int32_t> ids = SomeIds(ranked, 60);
+    const auto counts = memory.Array<TokenCount, 1>(
+        "counts", {static_cast<int64_t>(ids.size())}, Access::kRead, [&](int64_t i) {
+          return TokenCount{ids[i], static_cast<int32_t>(random.Below(4))};
+        });
+    row.counts = SpanOf(counts);
+  } else {
+    row.counts = SpanOf(memory.Array<TokenCount, 1>("counts", {3}, Access::kRead, [](int64_t) {
+      return TokenCount{kWildId, 1};
+    }));
+  }
+  if (setting.bias) {
+    const std::vector<int32_t> ids = SomeIds(ranked, 12);
+    row.bias = SpanOf(memory.Array<std::pair<int32_t, float>, 1>(
+        "bias", {static_cast<int64_t>(ids.size())}, Access::kRead,
+        [&](int64_t i) { return std::pair(ids[i], static_cast<float>(3 * random.Normal())); }));
+  }
+  std::vector<int32_t> banned;
+  if (setting.banned) banned = SomeIds(ranked, 8);
+  if (banned.size() == ranked.size()) banned.clear();
+  if (s.fill == Fill::kUnusable && r % 5 == 3) banned = ranked;
+  row.banned =
+      SpanOf(memory.Array<int32_t, 1>("banned", {static_cast<int64_t>(banned.size())},
+                                      Access::kRead, [&](int64_t i) { return banned[i]; }));
+  return row;
+}
+
+void CheckShape(Checker& c, const Shape& s) {
+  Random random = c.NewRandom(s.name);
+  CheckMemory memory;
+  const auto logits = memory.Array<float, 2>("logits", {s.rows, s.vocab}, Access::kRead);
+  FillLogits(s, logits, random);
+  std::vector<SampleRow> rows;
+  std::vector<Expected> expected;
+  for (int64_t r = 0; r < s.rows; ++r) {
+    rows.push_back(MakeRow(s, r, logits, memory, random));
+    expected.push_back(ExpectRow(&rows.back()));
+  }
+  const Outputs out = {memory.Array<int32_t, 1>("codes", {s.rows}, Access::kWrite),
+                       memory.Array<int32_t, 1>("ids", {s.rows}, Access::kWrite),
+                       memory.Array<float, 1>("logprobs", {s.rows}, Access::kWrite),
+                       memory.Array<int32_t, 2>("top_ids", {s.rows, kTop}, Access::kWrite),
+                       memory.Array<float, 2>("top_logprobs", {s.rows, kTop}, Access::kWrite)};
+  std::vector<SampleScratch> scratch(rows.size());  // kept from run to run, as the engine does
+
+  const auto args = [&](const Place& at, int64_t part) {
+    const Outputs here = {at(out.codes), at(out.ids), at(out.logprobs), at(out.top_ids),
+                          at(out.top_logprobs)};
+    const std::span<const SampleRow> all = rows;
+    if (part == kWhole) return Run(all, scratch, here, 0);
+    return Run(all.subspan(static_cast<size_t>(part), 1), scratch, here, part);
+  };
+  Case k;
+  k.name = s.name;
+  k.parts = s.rows;
+  k.read = [&](const Place& at) {
+    std::vector<double> got;
+    for (int64_t r = 0; r < s.rows; ++r) {
+      got.push_back(at(out.codes)(r));
+      got.push_back(at(out.ids)(r));
+      got.push_back(at(out.logprobs)(r));
+      for (int64_t j = 0; j < kTop; ++j) {
+        got.push_back(at(out.top_ids)(r, j));
+        got.push_back(at(out.top_logprobs)(r, j));
+      }
+    }
+    return got;
+  };
+  k.expect = [&](Allowance a) {
+    Expect want;
+    for (const Expected& e : expected) {
+      want.push_back({static_cast<double>(e.code)});
+      want.push_back({static_cast<double>(e.id)});
+      want.push_back(e.has_logprobs ? e.Of(e.logprob, s.vocab, a) : Approx());
+      for (size_t j = 0; j < kTop; ++j) {
+        const bool has = j < e.top.size();
+        want.push_back({has ? static_cast<double>(e.top[j].id) : -1});
+        want.push_back(has ? e.Of(e.top[j].value, s.vocab, a) : Approx());
+      }
+    }
+    return want;
+  };
+  k.cost.bytes = logits.size() * 4;
+  k.cost.flops = logits.size();
+  k.real = s.real;
+  c.Run<SampleArgs>(memory, k, args);
+}
+
+}  // namespace
+
+void Check(Checker& c) {
+  for (const Shape& s : kShapes) {
+    if (!s.real || c.full()) CheckShape(c, s);
+  }
+}
+
+}  // namespace seacliff::sample
