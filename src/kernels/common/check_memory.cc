@@ -276,13 +276,14 @@ Batch Place::operator()(Batch b) const {
           at(b.slots), at(b.window_pages), at(b.compressed_pages), at(b.logit_rows)};
 }
 
-CheckBatch MakeBatch(CheckMemory& memory, Random& random, const std::vector<Sequence>& sequences,
-                     int64_t window_len, int64_t history) {
+CheckBatch MakeBatch(CheckMemory& memory, Random& random,
+                     const std::vector<CheckSequence>& sequences, int64_t window_len,
+                     int64_t history) {
   const auto seqs = static_cast<int64_t>(sequences.size());
   std::vector<int32_t> positions, seq_of, seq_begin;
   int64_t max_pages = 0;
   for (int64_t s = 0; s < seqs; ++s) {
-    const Sequence& q = sequences[s];
+    const CheckSequence& q = sequences[s];
     seq_begin.push_back(static_cast<int32_t>(positions.size()));
     for (int64_t p = q.first; p < q.first + q.count; ++p) {
       positions.push_back(static_cast<int32_t>(p));
@@ -300,7 +301,7 @@ CheckBatch MakeBatch(CheckMemory& memory, Random& random, const std::vector<Sequ
                                  [](int64_t i) { return kWildPage + static_cast<int32_t>(i); });
     std::vector<int32_t*> held;
     for (int64_t s = 0; s < seqs; ++s) {
-      const Sequence& q = sequences[s];
+      const CheckSequence& q = sequences[s];
       if (q.count == 0) continue;
       const int64_t from = std::max<int64_t>(0, q.first - reach) / kPageTokens;
       for (int64_t p = 0; p < from; ++p) view(s, p) = -1;

@@ -152,7 +152,7 @@ class Place {
 };
 
 // One sequence of a step: positions first .. first + count - 1 are in the step. count may be 0.
-struct Sequence {
+struct CheckSequence {
   int64_t first, count;
 };
 
@@ -166,7 +166,8 @@ struct CheckBatch {
 // Pages are handed out in random order; ids are hostile. Window pages that no query sees are -1;
 // compressed pages are held from `history` tokens before a sequence's first one on; what lies
 // beyond a sequence's end is a page number far out of range.
-CheckBatch MakeBatch(CheckMemory& memory, Random& random, const std::vector<Sequence>& sequences,
-                     int64_t window_len, int64_t history);
+CheckBatch MakeBatch(CheckMemory& memory, Random& random,
+                     const std::vector<CheckSequence>& sequences, int64_t window_len,
+                     int64_t history);
 
 }  // namespace seacliff

@@ -12,7 +12,7 @@ struct Shape {
   const char* name;
   int64_t ratio, dim;
   EntryFormat format;
-  std::vector<Sequence> sequences;
+  std::vector<CheckSequence> sequences;
   double gate_magnitude = 1;
   bool real = false;
 };
@@ -23,8 +23,8 @@ std::vector<Shape> Shapes() {
   const auto kv = EntryFormat::kKvFp8, index = EntryFormat::kIndexFp4;
   const auto kv_exact = EntryFormat::kKvF32, index_exact = EntryFormat::kIndexF32;
   // A first block, chunks that begin and end inside blocks, across pages, and no block at all.
-  const std::vector<Sequence> ragged = {{0, 9}, {5, 1}, {7, 1}, {126, 7}, {30, 0}, {400, 2}};
-  const std::vector<Sequence> rare = {{0, 128}, {100, 60}, {255, 1}, {120, 7}, {300, 0}};
+  const std::vector<CheckSequence> ragged = {{0, 9}, {5, 1}, {7, 1}, {126, 7}, {30, 0}, {400, 2}};
+  const std::vector<CheckSequence> rare = {{0, 128}, {100, 60}, {255, 1}, {120, 7}, {300, 0}};
   return {
       {"ratio 4", 4, 192, kv, ragged},
       {"ratio 4, exact", 4, 192, kv_exact, ragged},
@@ -93,7 +93,7 @@ struct Setup {
 // Positions of a sequence whose rows the step leaves in the state.
 struct Kept {
   int64_t begin, end;
-  Kept(const Sequence& q, int64_t state_rows)
+  Kept(const CheckSequence& q, int64_t state_rows)
       : begin(std::max(q.first, q.first + q.count - state_rows)), end(q.first + q.count) {}
 };
 

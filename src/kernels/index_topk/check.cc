@@ -12,7 +12,7 @@ namespace {
 
 struct Shape {
   const char* name;
-  std::vector<Sequence> sequences;
+  std::vector<CheckSequence> sequences;
   int64_t heads, dim, topk;
   DType dtype = DType::kBf16;
   bool same_keys = false;  // every key equal: ties everywhere
@@ -23,7 +23,7 @@ struct Shape {
 constexpr int64_t kRatio = 4;
 
 std::vector<Shape> Shapes() {
-  const std::vector<Sequence> ragged = {{0, 3}, {60, 5}, {300, 2}, {90, 0}, {126, 3}};
+  const std::vector<CheckSequence> ragged = {{0, 3}, {60, 5}, {300, 2}, {90, 0}, {126, 3}};
   return {
       {"ragged", ragged, 4, 128, 16},
       {"ragged, exact", ragged, 4, 128, 16, DType::kF32},

@@ -10,7 +10,7 @@ namespace {
 
 struct Shape {
   const char* name;
-  std::vector<Sequence> sequences;
+  std::vector<CheckSequence> sequences;
   int64_t heads, dim, window_len, ratio;
   int64_t topk;  // 0: every visible block
   DType dtype = DType::kBf16;
@@ -19,7 +19,7 @@ struct Shape {
 };
 
 std::vector<Shape> Shapes() {
-  const std::vector<Sequence> ragged = {{0, 2}, {126, 3}, {60, 0}, {300, 1}};
+  const std::vector<CheckSequence> ragged = {{0, 2}, {126, 3}, {60, 0}, {300, 1}};
   const auto bf16 = DType::kBf16, f32 = DType::kF32;
   return {
       {"window", ragged, 3, 192, 128, 0, 0},

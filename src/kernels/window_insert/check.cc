@@ -7,7 +7,7 @@ namespace {
 
 struct Shape {
   const char* name;
-  std::vector<Sequence> sequences;
+  std::vector<CheckSequence> sequences;
   int64_t dim;
   DType dtype;
   double magnitude = 1;
