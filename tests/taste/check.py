@@ -242,9 +242,9 @@ def check_token_ids(_):
 
 def check_paths(_):
     """No tracked text file has a path of the machine it was written on."""
-    places = ["/work/" + "main", "/work/" + "shared", "/root" + "/", "/home" + "/"]
+    places = ["/root" + "/", "/home" + "/"]
     if len(ROOT.parts) > 2:
-        places.append(f"{ROOT}/")
+        places += [f"{ROOT}/", f"{ROOT.parent}/shared"]
     pattern = re.compile(r"(?<![\w.])(?:" + "|".join(re.escape(p) for p in places) + r")")
     files = [p for p in tracked() if p.suffix != ".safetensors" and text(p) is not None]
     yield from grep(files, pattern, "a path of one machine")
