@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "kernels/compress/op.h"
@@ -136,6 +137,17 @@ std::vector<OpInfo> Table() {
   };
 }
 
+// "op=row, op=row" for every row of the ops.
+std::string ListRows(const std::vector<OpInfo>& ops) {
+  std::string text;
+  for (const OpInfo& info : ops) {
+    for (const RowInfo& r : info.rows) {
+      text += fmt::format("{}{}={}", text.empty() ? "" : ", ", info.name, r.row);
+    }
+  }
+  return text;
+}
+
 const char* RunsOn(Target target) {
   switch (target) {
     case Target::kHost:
@@ -206,25 +218,17 @@ Result<Rows> Rows::Parse(std::string_view text) {
     const size_t equals = item.find('=');
     const std::string_view op = item.substr(0, equals);
     const std::string_view row = equals == std::string_view::npos ? "" : item.substr(equals + 1);
-    std::string valid;
-    bool found = false;
-    for (const auto& info : table) {
-      if (op == info.name) {
-        valid.clear();
-        for (const auto& r : info.rows) {
-          valid += fmt::format("{}{}={}", valid.empty() ? "" : ", ", info.name, r.row);
-          if (row == r.row && r.built) found = true;
-        }
-        if (found) result.forced_[static_cast<size_t>(info.op)] = row;
-        break;
-      }
-      for (const auto& r : info.rows) {
-        valid += fmt::format("{}{}={}", valid.empty() ? "" : ", ", info.name, r.row);
-      }
-    }
+    const auto info = std::find_if(table.begin(), table.end(),
+                                   [op](const OpInfo& candidate) { return op == candidate.name; });
+    const bool known = info != table.end();
+    const bool found =
+        known && std::any_of(info->rows.begin(), info->rows.end(),
+                             [row](const RowInfo& r) { return r.built && row == r.row; });
     if (!found) {
-      return InvalidArgument(fmt::format("--kernels: unknown '{}'; valid are: {}", item, valid));
+      return InvalidArgument(fmt::format("--kernels: unknown '{}'; valid are: {}", item,
+                                         known ? ListRows({*info}) : ListRows(table)));
     }
+    result.forced_[static_cast<size_t>(info->op)] = row;
   }
   return result;
 }
