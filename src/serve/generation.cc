@@ -57,6 +57,8 @@ ReplyReader Generation::MakeReader(const Prompt& prompt) const {
   }
   ReplyOptions options;
   options.starts_in_reasoning = prompt.starts_in_reasoning;
+  options.continues_message = prompt.continues_message;
+  options.ignore_end = common.ignore_eos;
   options.stop = common.stop;
   options.include_stop = common.include_stop;
   options.skip_special = common.skip_special_tokens;
@@ -164,20 +166,24 @@ void Generation::AppendDeltas(size_t i, std::vector<ReplyDelta> deltas) {
   for (ReplyDelta& delta : deltas) PendingPiece(i, delta.part).text += delta.text;
 }
 
+// With ignore_eos the model goes on after an end token, and so does the reader.
+bool Generation::IsEnd(int32_t id) const {
+  return !state_.spec.common.ignore_eos && Contains(host_->tokenizer->end_ids(), id);
+}
+
 void Generation::TakeToken(size_t i, const Token& token, bool is_end) {
   const CommonRequest& common = state_.spec.common;
   Choice& choice = state_.choices[i];
   Run& run = runs_[i];
   ++choice.completion_tokens;
   if (common.return_token_ids) choice.ids.push_back(token.id);
-  const bool is_end_id = Contains(host_->tokenizer->end_ids(), token.id);
+  const bool is_end_id = IsEnd(token.id);
   const bool is_stop_id = is_end && !is_end_id;
   // The token that ended the reply is no part of its text. Its logprob is told only beside its id,
   // so that the two lists match; elsewhere the logprobs spell the text.
   const bool told =
       !(is_end || is_end_id) || common.return_token_ids || (is_stop_id && common.include_stop);
   if (wants_tokens() && told) PendingPiece(i, run.reader.part()).tokens.push_back(token);
-  // With ignore_eos the model goes on after an end token, and so does the reader.
   if (is_end_id || (is_stop_id && !common.include_stop)) return;
   AppendDeltas(i, run.reader.Feed(token.id));
   choice.reasoning_tokens = run.reader.reasoning_tokens();
@@ -195,7 +201,7 @@ void Generation::FinishChoice(size_t i, const Event& event) {
     choice.finish_reason = event.finish == Finish::kLength ? "length" : "stop";
     if (event.finish == Finish::kStop && !event.tokens.empty()) {
       const int32_t last = event.tokens.back().id;
-      if (!Contains(host_->tokenizer->end_ids(), last)) choice.stop_id = last;
+      if (!IsEnd(last)) choice.stop_id = last;
     }
   }
   CountFinished(i, choice.finish_reason == "length" ? Outcome::kLength : Outcome::kStop);

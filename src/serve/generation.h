@@ -63,6 +63,7 @@ class Generation {
 
   ReplyReader MakeReader(const Prompt& prompt) const;
   Request MakeRequest(const Choice& choice) const;
+  bool IsEnd(int32_t id) const;
   void TakeToken(size_t i, const Token& token, bool is_end);
   void AppendDeltas(size_t i, std::vector<ReplyDelta> deltas);
   Piece& PendingPiece(size_t i, ReplyPart part);

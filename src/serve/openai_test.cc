@@ -203,6 +203,74 @@ TEST_F(OpenAiTest, EndTokensCanBeIgnored) {
   EXPECT_TRUE(engine.seen().back().ignore_eos);
 }
 
+// In a chat too, streamed or not: an end token is neither text nor an end, and a token like others.
+TEST_F(OpenAiTest, EndTokensCanBeIgnoredInAChat) {
+  Start();
+  ReplyWith(std::string("a") + kEndToken + "b</think>\nc" + kEndToken + "d");
+  const json fields = {{"ignore_eos", true}, {"max_tokens", 8}, {"logprobs", true}};
+  const json reply = Chat(fields);
+  EXPECT_EQ(reply["choices"][0]["message"]["reasoning_content"], "ab");
+  EXPECT_EQ(reply["choices"][0]["message"]["content"], "cd");
+  EXPECT_EQ(reply["choices"][0]["finish_reason"], "length");
+  EXPECT_EQ(reply["choices"][0]["logprobs"]["reasoning_content"].size(), 4u);
+  EXPECT_EQ(reply["choices"][0]["logprobs"]["content"].size(), 4u);
+  EXPECT_EQ(reply["usage"]["completion_tokens"], 8);
+  EXPECT_EQ(reply["usage"]["completion_tokens_details"]["reasoning_tokens"], 4);
+  std::string reasoning, content;
+  for (const json& chunk : ChatStream(fields)) {
+    const json& delta = chunk["choices"][0]["delta"];
+    if (delta.contains("reasoning")) reasoning += delta["reasoning"];
+    content += delta.value("content", "");
+  }
+  EXPECT_EQ(reasoning, "ab");
+  EXPECT_EQ(content, "cd");
+}
+
+TEST_F(OpenAiTest, IgnoredEndTokensArePrintedWhereSpecialTokensAre) {
+  Start();
+  const std::string text = std::string("a") + kEndToken + "b";
+  ReplyWith(text);
+  const json fields = {{"ignore_eos", true}, {"max_tokens", 3}, {"skip_special_tokens", false}};
+  EXPECT_EQ(Complete(fields)["choices"][0]["text"], text);
+  EXPECT_EQ(Chat(fields)["choices"][0]["message"]["reasoning_content"], "ab");
+}
+
+// A client may still name an end token itself.
+TEST_F(OpenAiTest, AnEndTokenAsStopToken) {
+  Start();
+  ReplyWith(std::string("a") + kEndToken + "b");
+  const int32_t end = Ids(kEndToken)[0];
+  const json reply = Complete({{"ignore_eos", true}, {"stop_token_ids", {end}}});
+  EXPECT_EQ(reply["choices"][0]["text"], "a");
+  EXPECT_EQ(reply["choices"][0]["finish_reason"], "stop");
+  EXPECT_EQ(reply["choices"][0]["stop_reason"], end);
+}
+
+// A reply that goes on where a message stands has its own line ends; a new one begins with text.
+TEST_F(OpenAiTest, ContinuedMessagesKeepTheirLineEnds) {
+  Start();
+  ReplyWith(std::string("\n\nmore") + kEndToken);
+  const json asked = {{"role", "user"}, {"content", "hi"}};
+  const auto said = [&](const json& begun) {
+    json body = {{"messages", {asked, begun}}, {"continue_final_message", true}};
+    const json whole = Chat(body)["choices"][0]["message"];
+    std::string reasoning, content;
+    for (const json& chunk : ChatStream(body)) {
+      const json& delta = chunk["choices"][0]["delta"];
+      if (delta.contains("reasoning")) reasoning += delta["reasoning"];
+      content += delta.value("content", "");
+    }
+    EXPECT_EQ(whole["content"], content);
+    EXPECT_EQ(whole["reasoning_content"].is_null() ? json("") : whole["reasoning_content"],
+              json(reasoning));
+    return reasoning + "|" + content;
+  };
+  EXPECT_EQ(said({{"role", "assistant"}, {"content", "So"}}), "|\n\nmore");
+  EXPECT_EQ(said({{"role", "assistant"}, {"content", ""}, {"reasoning", "Hm"}}), "\n\nmore|");
+  EXPECT_EQ(Chat({{"thinking", {{"type", "disabled"}}}})["choices"][0]["message"]["content"],
+            "more");
+}
+
 TEST_F(OpenAiTest, LengthEndsReasoningToo) {
   Start();
   ReplyWith("abcdefgh");

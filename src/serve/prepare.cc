@@ -61,7 +61,7 @@ Prepared PrepareChat(const PromptContext& context, std::string_view body) {
   out.spec.include_reasoning = request.include_reasoning;
   out.spec.prompt_field = "messages";
   out.spec.prompts.push_back(
-      {std::move(encoded.value().ids), encoded.value().starts_in_reasoning, ""});
+      {std::move(encoded->ids), encoded->starts_in_reasoning, encoded->continues_message, ""});
   out.error = CheckPrompts(context, out.spec);
   return out;
 }

@@ -18,8 +18,8 @@ namespace seacliff::serve {
 
 struct Prompt {
   std::vector<int32_t> ids;
-  bool starts_in_reasoning = false;
-  std::string echo;  // text put before the reply
+  bool starts_in_reasoning = false, continues_message = false;  // as EncodedPrompt's
+  std::string echo;                                             // text put before the reply
 };
 
 // What to generate, and how to tell it.

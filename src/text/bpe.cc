@@ -57,6 +57,7 @@ Bpe::Bpe(const std::array<int32_t, 256>& byte_ids, std::span<const Merge> merges
     }
     pairs_[slot] = {key, rank, merges[rank].result};
   }
+  FindSeams(merges);
   std::unordered_map<int32_t, int32_t> last_made;  // token -> the highest rank that makes it
   for (int32_t rank = 0; rank < ranks_; ++rank) last_made[merges[rank].result] = rank;
   ordered_ = true;
@@ -64,6 +65,29 @@ Bpe::Bpe(const std::array<int32_t, 256>& byte_ids, std::span<const Merge> merges
     for (const int32_t part : {merges[rank].left, merges[rank].right}) {
       const auto made = last_made.find(part);
       if (made != last_made.end() && made->second > rank) ordered_ = false;
+    }
+  }
+}
+
+// A token joins what its parts join, and the last byte of the left to the first of the right one.
+// Its own ends are known once its parts' are, whatever the order of the merges.
+void Bpe::FindSeams(std::span<const Merge> merges) {
+  struct Ends {
+    uint8_t first, last;
+  };
+  std::unordered_map<int32_t, Ends> ends;
+  for (int byte = 0; byte < 256; ++byte) {
+    const auto end = static_cast<uint8_t>(byte);
+    ends[byte_ids_[byte]] = {end, end};
+  }
+  size_t known = 0;
+  while (known != ends.size()) {
+    known = ends.size();
+    for (const Merge& merge : merges) {
+      const auto left = ends.find(merge.left), right = ends.find(merge.right);
+      if (left == ends.end() || right == ends.end()) continue;
+      joined_.set(size_t{left->second.last} << 8 | right->second.first);
+      ends.try_emplace(merge.result, Ends{left->second.first, right->second.last});
     }
   }
 }
@@ -89,6 +113,7 @@ void Bpe::AddWords(std::span<const Word> words, bool all) {
   // Only now: the checks above must not see words.
   words_ = std::move(table);
   longest_word_ = longest;
+  words_are_merges_ = !all;
 }
 
 const Bpe::PairSlot* Bpe::FindPair(int32_t left, int32_t right) const {
@@ -101,6 +126,7 @@ const Bpe::PairSlot* Bpe::FindPair(int32_t left, int32_t right) const {
 }
 
 const Bpe::WordSlot* Bpe::FindWord(std::string_view bytes) const {
+  if (bytes.size() > longest_word_) return nullptr;
   const uint32_t hash = HashBytes(bytes);
   const size_t mask = words_.size() - 1;
   for (size_t slot = hash & mask;; slot = (slot + 1) & mask) {
@@ -111,20 +137,33 @@ const Bpe::WordSlot* Bpe::FindWord(std::string_view bytes) const {
 
 void Bpe::Encode(std::string_view piece, Scratch* scratch, std::vector<int32_t>* ids) const {
   if (piece.empty()) return;
-  if (piece.size() == 1) {
-    ids->push_back(byte_ids_[static_cast<uint8_t>(piece[0])]);
-    return;
-  }
-  if (piece.size() <= longest_word_) {
+  if (!words_are_merges_) {
     if (const WordSlot* word = FindWord(piece)) {
       ids->push_back(word->id);
       return;
     }
   }
-  if (piece.size() <= kShortPiece) {
-    MergeShort(piece, ids);
+  // What lies between two seams is merged by itself: near at hand, and often a word.
+  size_t begin = 0;
+  for (size_t at = 1; piece.size() > kShortPiece && at < piece.size(); ++at) {
+    if (!IsSeam(piece[at - 1], piece[at])) continue;
+    EncodeStretch(piece.substr(begin, at - begin), scratch, ids);
+    begin = at;
+  }
+  EncodeStretch(piece.substr(begin), scratch, ids);
+}
+
+void Bpe::EncodeStretch(std::string_view stretch, Scratch* scratch,
+                        std::vector<int32_t>* ids) const {
+  const WordSlot* word = nullptr;
+  if (stretch.size() == 1) {
+    ids->push_back(byte_ids_[static_cast<uint8_t>(stretch[0])]);
+  } else if (words_are_merges_ && (word = FindWord(stretch)) != nullptr) {
+    ids->push_back(word->id);
+  } else if (stretch.size() <= kShortPiece) {
+    MergeShort(stretch, ids);
   } else {
-    MergeLong(piece, scratch, ids);
+    MergeLong(stretch, scratch, ids);
   }
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <bitset>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -68,6 +69,12 @@ class Bpe {
 
   const PairSlot* FindPair(int32_t left, int32_t right) const;
   const WordSlot* FindWord(std::string_view bytes) const;
+  void FindSeams(std::span<const Merge> merges);
+  // Whether no merge can join the two bytes: the text before and after has nothing in common.
+  bool IsSeam(char left, char right) const {
+    return !joined_[static_cast<uint8_t>(left) << 8 | static_cast<uint8_t>(right)];
+  }
+  void EncodeStretch(std::string_view stretch, Scratch* scratch, std::vector<int32_t>* ids) const;
   void MergeShort(std::string_view piece, std::vector<int32_t>* ids) const;
   void MergeLong(std::string_view piece, Scratch* scratch, std::vector<int32_t>* ids) const;
 
@@ -75,6 +82,8 @@ class Bpe {
   std::vector<PairSlot> pairs_;  // open addressing, a power of two
   std::vector<WordSlot> words_;  // likewise; an empty slot has no bytes
   size_t longest_word_ = 0;
+  bool words_are_merges_ = true;   // merging would give each of words_
+  std::bitset<256 * 256> joined_;  // pairs of bytes that stand beside each other in some token
   int32_t ranks_ = 0;
   // No merge makes a token that a merge of lower rank uses, so ranks never go down in a piece.
   bool ordered_ = true;

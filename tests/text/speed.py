@@ -18,8 +18,10 @@ def main():
     arguments = parser.parse_args()
     texts = {path.name: path.read_bytes() for path in arguments.files}
     letters = random.Random(1).choices("abcdefghijklmnopqrstuvwxyz", k=1_000_000)
+    emoji = random.Random(1).choices([*range(0x1F300, 0x1F5FF), *range(0x1F600, 0x1F650)], k=250_000)
     texts.update({"spaces": b" " * 1_000_000, "one letter": b"a" * 1_000_000,
                   "line ends": b"\n" * 1_000_000, "emoji": "😀".encode() * 250_000,
+                  "mixed emoji": "".join(map(chr, emoji)).encode(),
                   "random letters": "".join(letters).encode()})
     driver = oracle.Driver(arguments.driver or oracle.find_driver())
     for (name, text), seconds in zip(texts.items(), driver.time(list(texts.values()))):

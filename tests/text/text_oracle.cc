@@ -101,6 +101,7 @@ ChatMessage ReadMessage(object fields) {
   ChatMessage message;
   message.role = Text(fields, "role");
   message.content = Text(fields, "content");
+  message.name = Text(fields, "name");
   for (const element part : List(fields, "parts")) {
     message.parts.push_back({Text(part, "type"), Text(part, "text")});
   }
