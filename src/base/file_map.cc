@@ -32,6 +32,7 @@ Result<FileMap> FileMap::Open(const std::string& path) {
   FileMap map;
   map.path_ = path;
   map.size_ = static_cast<size_t>(info.st_size);
+  map.modified_ = int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
   if (map.size_ > 0) {
     void* data = mmap(nullptr, map.size_, PROT_READ, MAP_PRIVATE, fd, 0);
     if (data == MAP_FAILED) {
@@ -51,6 +52,7 @@ FileMap& FileMap::operator=(FileMap&& other) noexcept {
   std::swap(path_, other.path_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(modified_, other.modified_);
   return *this;
 }
 

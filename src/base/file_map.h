@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 
@@ -20,11 +21,14 @@ class FileMap {
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
+  // When the file was last written, in nanoseconds since 1970.
+  int64_t modified() const { return modified_; }
 
  private:
   std::string path_;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
+  int64_t modified_ = 0;
 };
 
 // The whole file as a string; for small text files (config.json, tokenizer.json).
