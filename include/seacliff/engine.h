@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "seacliff/progress.h"
 #include "seacliff/status.h"
 
 namespace seacliff {
@@ -69,6 +70,7 @@ struct EngineOptions {
   std::string model_dir;
   std::string load_format = "auto";     // auto | dummy
   std::string numerics = "checkpoint";  // checkpoint | exact
+  std::string repack_cache;             // a file that keeps the packed weights; empty: none
   std::string kernels;                  // row choices, "op=row,op=row"
   int32_t threads = 0;                  // 0: one per core
   int32_t max_model_len = 0;            // 0: from config.json, at most what the cache holds
@@ -86,13 +88,11 @@ struct EngineStats {
   uint64_t prompt_tokens = 0, generated_tokens = 0;
 };
 
-// Load progress: bytes done of bytes in all. Called from the loading thread.
-using Progress = std::function<void(int64_t done, int64_t total)>;
-
 class Engine {
  public:
   // Loads the model and starts the step loop. Takes as long as loading takes.
-  static Result<std::unique_ptr<Engine>> Load(const EngineOptions& options, Progress progress);
+  static Result<std::unique_ptr<Engine>> Load(const EngineOptions& options,
+                                              const LoadProgress& progress);
   virtual ~Engine() = default;
 
   virtual RequestId NextId() = 0;

@@ -1,14 +1,12 @@
 // Opening a published checkpoint: the listing of its files, the check of every tensor against the
-// catalogue, and the first read of all pages. Dummy weights are in dummy.cc.
+// catalogue, and the first read of pages. Dummy weights are in dummy.cc.
 #include "checkpoint/checkpoint.h"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <cstring>
 #include <optional>
 #include <string_view>
@@ -207,74 +205,29 @@ void LogUnused(const std::string& dir, const Listing& listing, const ModelConfig
   SC_LOG_INFO("{}: {}", dir, text);
 }
 
-// Reads every page of `data` once. False if the file cannot give them (an I/O error, or it was
-// truncated), where the kernel can tell; older kernels end the process then.
-bool ReadPages(const std::byte* data, int64_t bytes) {
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<uintptr_t>(data) / page * page;
-  const auto end = reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes);
-  void* const start = reinterpret_cast<void*>(begin);
-#ifdef MADV_POPULATE_READ
-  if (madvise(start, end - begin, MADV_POPULATE_READ) == 0) return true;
-  if (errno == EFAULT) return false;
-#endif
-  madvise(start, end - begin, MADV_WILLNEED);
-  for (uintptr_t at = begin; at < end; at += page) {
-    static_cast<void>(*reinterpret_cast<const volatile std::byte*>(at));
-  }
-  return true;
-}
-
 struct Piece {
   const std::byte* data;
   int64_t bytes;
-  const std::string* name;
+  const std::byte* tensor;  // the beginning of the tensor it is part of
 };
-
-Status ReadAll(const std::vector<Piece>& pieces, int64_t total, const Progress& progress) {
-  Tally tally(progress, total);
-  std::atomic<const Piece*> failed{nullptr};
-  ThreadPool pool(0);
-  pool.For(static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const Piece& piece = pieces[static_cast<size_t>(i)];
-      if (!ReadPages(piece.data, piece.bytes)) failed = &piece;
-      tally.Add(piece.bytes);
-    }
-  });
-  const Piece* piece = failed;
-  if (piece == nullptr) return OkStatus();
-  return InvalidArgument(fmt::format("{}: cannot be read from its file", *piece->name));
-}
-
-std::vector<Piece> CutInPieces(const std::unordered_map<std::string, StoredTensor>& tensors) {
-  constexpr int64_t kPieceBytes = int64_t{16} << 20;
-  std::vector<Piece> pieces;
-  for (const auto& [name, tensor] : tensors) {
-    for (int64_t at = 0; at < tensor.bytes; at += kPieceBytes) {
-      pieces.push_back({tensor.data + at, std::min(kPieceBytes, tensor.bytes - at), &name});
-    }
-  }
-  // Disks like their reads in order.
-  std::sort(pieces.begin(), pieces.end(),
-            [](const Piece& a, const Piece& b) { return a.data < b.data; });
-  return pieces;
-}
 
 bool IsAligned(const StoredTensor& tensor) {
   return reinterpret_cast<uintptr_t>(tensor.data) % static_cast<uintptr_t>(SizeOf(tensor.dtype)) ==
          0;
 }
 
-constexpr int64_t kLine = 64;
-int64_t RoundedToLine(int64_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
-
 }  // namespace
 
+Progress PhaseOf(const LoadProgress& progress, std::string_view phase) {
+  if (!progress) return {};
+  return [&progress, phase](int64_t done, int64_t total) { progress(phase, done, total); };
+}
+
 Result<Checkpoint> Checkpoint::Open(const std::string& dir, const ModelConfig& config,
-                                    bool with_mtp, const Progress& progress) {
+                                    bool with_mtp) {
   SC_ASSIGN_OR_RETURN(Listing listing, Listing::Open(dir));
   Checkpoint checkpoint;
+  checkpoint.dir_ = dir;
   checkpoint.has_mtp_ = with_mtp && config.mtp_layers > 0 && !HasBlockDrafter(listing);
   Status status;
   ForEachTensor(config, checkpoint.has_mtp_, [&](const TensorSpec& spec) {
@@ -291,8 +244,7 @@ Result<Checkpoint> Checkpoint::Open(const std::string& dir, const ModelConfig& c
   LogUnused(dir, listing, config,
             [&](const std::string& name) { return checkpoint.tensors_.contains(name); });
   checkpoint.files_ = listing.TakeFiles();
-  status = ReadAll(CutInPieces(checkpoint.tensors_), checkpoint.bytes_, progress);
-  if (!status.ok()) return Status(status.code(), dir + ": " + status.message());
+  for (const SafetensorsFile& file : checkpoint.files_) checkpoint.origin_ += file.Describe();
   SC_RETURN_IF_ERROR(checkpoint.AlignData());
   return checkpoint;
 }
@@ -314,39 +266,59 @@ void Checkpoint::Add(const std::string& name, StoredTensor tensor) {
   SC_CHECK(tensors_.try_emplace(name, std::move(tensor)).second);
 }
 
-void Checkpoint::Unmap::operator()(std::byte* data) const {
-  munmap(data, static_cast<size_t>(bytes));
+Status Checkpoint::Read(const std::unordered_set<const void*>& except,
+                        const Progress& progress) const {
+  if (files_.empty()) return OkStatus();
+  constexpr int64_t kPieceBytes = int64_t{16} << 20;
+  std::vector<Piece> pieces;
+  int64_t total = 0;
+  for (const auto& [name, tensor] : tensors_) {
+    if (except.contains(tensor.data)) continue;
+    total += tensor.bytes;
+    for (int64_t at = 0; at < tensor.bytes; at += kPieceBytes) {
+      pieces.push_back({tensor.data + at, std::min(kPieceBytes, tensor.bytes - at), tensor.data});
+    }
+  }
+  // Disks like their reads in order.
+  std::sort(pieces.begin(), pieces.end(),
+            [](const Piece& a, const Piece& b) { return a.data < b.data; });
+  Tally tally(progress, total);
+  std::atomic<const std::byte*> failed{nullptr};
+  ThreadPool pool(0);
+  pool.For(static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Piece& piece = pieces[static_cast<size_t>(i)];
+      if (!ReadPages(piece.data, piece.bytes)) failed = piece.tensor;
+      tally.Add(piece.bytes);
+    }
+  });
+  return failed == nullptr ? OkStatus() : ReadError(failed);
 }
 
-Result<Checkpoint::Arena> Checkpoint::Allocate(int64_t bytes) {
-  const int64_t memory = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
-  void* data = MAP_FAILED;
-  if (bytes <= memory) {
-    data = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
-                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  }
-  if (data == MAP_FAILED) {
-    return Exhausted(fmt::format("the weights take {:.1f} GB of the machine's {:.1f} GB of memory",
-                                 static_cast<double>(bytes) * 1e-9,
-                                 static_cast<double>(memory) * 1e-9));
-  }
-  madvise(data, static_cast<size_t>(bytes), MADV_HUGEPAGE);
-  return Arena(static_cast<std::byte*>(data), Unmap(bytes));
+Status Checkpoint::ReadError(const void* data) const {
+  const auto it = std::find_if(tensors_.begin(), tensors_.end(),
+                               [&](const auto& t) { return t.second.data == data; });
+  return InvalidArgument(fmt::format("{}: {}: cannot be read from its file", dir_,
+                                     it == tensors_.end() ? "a tensor" : it->first));
 }
 
 Status Checkpoint::AlignData() {
   int64_t bytes = 0;
   for (const auto& [name, tensor] : tensors_) {
-    if (!IsAligned(tensor)) bytes += RoundedToLine(tensor.bytes);
+    if (!IsAligned(tensor)) bytes = AlignedOffset(bytes, tensor.bytes) + tensor.bytes;
   }
   if (bytes == 0) return OkStatus();
-  SC_ASSIGN_OR_RETURN(arena_, Allocate(bytes));
-  std::byte* to = arena_.get();
+  SC_ASSIGN_OR_RETURN(memory_, PageMemory::Allocate(bytes, "the weights"));
+  int64_t next = 0;
   for (auto& [name, tensor] : tensors_) {
     if (IsAligned(tensor)) continue;
+    if (!ReadPages(tensor.data, tensor.bytes)) return ReadError(tensor.data);
+    const int64_t offset = AlignedOffset(next, tensor.bytes);
+    std::byte* to = memory_.data() + offset;
     std::memcpy(to, tensor.data, static_cast<size_t>(tensor.bytes));
+    ReleasePages(tensor.data, tensor.bytes);
     tensor.data = to;
-    to += RoundedToLine(tensor.bytes);
+    next = offset + tensor.bytes;
   }
   return OkStatus();
 }

@@ -5,14 +5,16 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
+#include "base/pages.h"
 #include "base/status.h"
 #include "checkpoint/safetensors.h"
 #include "config/model_config.h"
+#include "seacliff/progress.h"
 
 namespace seacliff {
 
@@ -20,16 +22,18 @@ namespace seacliff {
 // threads but never two at once. An empty function is allowed.
 using Progress = std::function<void(int64_t done, int64_t total)>;
 
+// Reports as one phase of `progress`, which outlives it.
+Progress PhaseOf(const LoadProgress& progress, std::string_view phase);
+
 class Checkpoint {
  public:
   // Opens `dir` as published: model.safetensors.index.json with its shards, or one
   // model.safetensors. Every tensor of the catalogue must be there with its dtype and shape, and
   // the ids of the hash layers' tables must be experts; anything else in the files is left alone,
-  // with one log line. All pages that will be used are read once. Without `with_mtp` the MTP
-  // tensors are neither required nor touched. Files that change while they are open are undefined
+  // with one log line. Of the data only those tables are read. Without `with_mtp` the MTP tensors
+  // are neither required nor touched. Files that change while they are open are undefined
   // behaviour.
-  static Result<Checkpoint> Open(const std::string& dir, const ModelConfig& config, bool with_mtp,
-                                 const Progress& progress);
+  static Result<Checkpoint> Open(const std::string& dir, const ModelConfig& config, bool with_mtp);
 
   // Weights from a seed, in the stored formats and sizes: a function of (seed, tensor name) alone.
   // docs/checkpoints.md says how they are drawn. kExhausted if they exceed the machine's memory.
@@ -44,6 +48,16 @@ class Checkpoint {
   const StoredTensor& Get(const std::string& name) const;
   const StoredTensor* Find(const std::string& name) const;
 
+  // Reads every page once, so that no later read waits for the disk, but for tensors that begin at
+  // one of `except`. Dummy weights are there already: nothing is done or reported.
+  Status Read(const std::unordered_set<const void*>& except, const Progress& progress) const;
+  // The error of ReadPages on the tensor that begins at `data`.
+  Status ReadError(const void* data) const;
+
+  // Says where the weights are from: the name, size and time of each file, or the seed. It changes
+  // when they do.
+  const std::string& origin() const { return origin_; }
+
   // Whether the MTP tensors are here: false for a config without MTP layers and for checkpoints
   // whose drafter is another one (docs/checkpoints.md), even if they were asked for.
   bool has_mtp() const { return has_mtp_; }
@@ -51,24 +65,15 @@ class Checkpoint {
   int64_t bytes() const { return bytes_; }
 
  private:
-  // Page-aligned anonymous memory, zero until written.
-  struct Unmap {
-    Unmap() : bytes(0) {}
-    explicit Unmap(int64_t size) : bytes(size) {}
-    int64_t bytes;
-    void operator()(std::byte* data) const;
-  };
-  using Arena = std::unique_ptr<std::byte, Unmap>;
-
   Checkpoint() = default;
-  static Result<Arena> Allocate(int64_t bytes);
   void Add(const std::string& name, StoredTensor tensor);
   // Copies tensors whose data the file left at an odd address into memory of our own.
   Status AlignData();
 
   std::unordered_map<std::string, StoredTensor> tensors_;
   std::vector<SafetensorsFile> files_;
-  Arena arena_;
+  PageMemory memory_;
+  std::string dir_, origin_;
   int64_t bytes_ = 0;
   bool has_mtp_ = false;
 };

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -46,18 +47,11 @@ bool IsAligned(const StoredTensor& t) {
 
 TEST(Checkpoint, OpensTheGoldenModel) {
   const ModelConfig config = TinyConfig();
-  int64_t last = -1, end = 0;
-  const auto checkpoint = Checkpoint::Open(kTiny, config, true, [&](int64_t done, int64_t total) {
-    EXPECT_GE(done, last);
-    last = done;
-    end = total;
-  });
+  const auto checkpoint = Checkpoint::Open(kTiny, config, true);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
   const Json index = ReadJson(kTiny + kIndex);
   EXPECT_EQ(checkpoint->bytes(), index["metadata"]["total_size"].get<int64_t>());
   EXPECT_EQ(checkpoint->tensors(), static_cast<int64_t>(index["weight_map"].size()));
-  EXPECT_EQ(last, checkpoint->bytes());
-  EXPECT_EQ(end, checkpoint->bytes());
   EXPECT_TRUE(checkpoint->has_mtp());
   EXPECT_EQ(checkpoint->Get("mtp.0.e_proj.weight").dtype, DType::kE4m3);
   EXPECT_EQ(checkpoint->Find("layers.0.attn.compressor.ape"), nullptr);
@@ -68,7 +62,7 @@ TEST(Checkpoint, OpensTheGoldenModel) {
 }
 
 TEST(Checkpoint, GivesTheBytesOfTheFile) {
-  const auto checkpoint = Checkpoint::Open(kTiny, TinyConfig(), true, {});
+  const auto checkpoint = Checkpoint::Open(kTiny, TinyConfig(), true);
   ASSERT_TRUE(checkpoint.ok());
   const auto shard = SafetensorsFile::Open(kTiny + "/model-00002-of-00002.safetensors");
   ASSERT_TRUE(shard.ok());
@@ -103,7 +97,7 @@ class BrokenTest : public ::testing::Test {
   }
   Result<Checkpoint> Open(bool with_mtp = true) {
     EXPECT_TRUE(WriteSafetensors(dir_ + "/model.safetensors", tensors_).ok());
-    return Checkpoint::Open(dir_, config_, with_mtp, {});
+    return Checkpoint::Open(dir_, config_, with_mtp);
   }
   std::string Message(bool with_mtp = true) { return Open(with_mtp).status().message(); }
 
@@ -187,8 +181,42 @@ TEST_F(BrokenTest, OpensTheTrunkBesideABlockDrafter) {
   EXPECT_EQ(checkpoint->bytes(), CountTensors(config_, false).bytes);
 }
 
+TEST(Checkpoint, ReadsAllButWhatIsLeftOut) {
+  const auto checkpoint = Checkpoint::Open(kTiny, TinyConfig(), true);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
+  int64_t last = -1, end = 0;
+  const Progress progress = [&](int64_t done, int64_t total) {
+    EXPECT_GE(done, last);
+    last = done;
+    end = total;
+  };
+  EXPECT_TRUE(checkpoint->Read({}, progress).ok());
+  EXPECT_EQ(last, checkpoint->bytes());
+  EXPECT_EQ(end, checkpoint->bytes());
+  last = -1;
+  const StoredTensor& embed = checkpoint->Get("embed.weight");
+  EXPECT_TRUE(checkpoint->Read({embed.data}, progress).ok());
+  EXPECT_EQ(last, checkpoint->bytes() - embed.bytes);
+  EXPECT_EQ(end, last);
+  EXPECT_THAT(checkpoint->ReadError(embed.data).message(), HasSubstr("tiny-a: embed.weight: "));
+}
+
+TEST(Checkpoint, OriginNamesEachFile) {
+  const auto checkpoint = Checkpoint::Open(kTiny, TinyConfig(), true);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
+  int64_t files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(kTiny)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    if (checkpoint->origin().find(entry.path().filename()) != std::string::npos) ++files;
+  }
+  EXPECT_EQ(std::count(checkpoint->origin().begin(), checkpoint->origin().end(), '\n'), files);
+  EXPECT_GT(files, 0);
+  const auto dummy = Checkpoint::Dummy(TinyConfig(), false, 12, {});
+  EXPECT_THAT(dummy->origin(), HasSubstr("seed 12"));
+}
+
 TEST_F(BrokenTest, NeedsAFile) {
-  const Status status = Checkpoint::Open(dir_, config_, true, {}).status();
+  const Status status = Checkpoint::Open(dir_, config_, true).status();
   EXPECT_EQ(status.code(), Code::kNotFound);
   EXPECT_THAT(status.message(),
               HasSubstr("has neither model.safetensors.index.json nor model.safetensors"));
@@ -197,7 +225,7 @@ TEST_F(BrokenTest, NeedsAFile) {
 TEST_F(BrokenTest, NamesTheMissingShard) {
   CopySharded();
   std::filesystem::remove(dir_ + "/model-00002-of-00002.safetensors");
-  const Status status = Checkpoint::Open(dir_, config_, true, {}).status();
+  const Status status = Checkpoint::Open(dir_, config_, true).status();
   EXPECT_EQ(status.code(), Code::kNotFound);
   EXPECT_THAT(status.message(), HasSubstr("model-00002-of-00002.safetensors: cannot open"));
   EXPECT_THAT(status.message(), HasSubstr("the shard of "));
@@ -208,7 +236,7 @@ TEST_F(BrokenTest, NamesTheTruncatedShard) {
   const std::string shard = dir_ + "/model-00001-of-00002.safetensors";
   std::filesystem::permissions(shard, std::filesystem::perms::owner_all);
   std::filesystem::resize_file(shard, std::filesystem::file_size(shard) - 1);
-  EXPECT_THAT(Checkpoint::Open(dir_, config_, true, {}).status().message(),
+  EXPECT_THAT(Checkpoint::Open(dir_, config_, true).status().message(),
               HasSubstr("model-00001-of-00002.safetensors: "));
 }
 
@@ -218,7 +246,7 @@ TEST_F(BrokenTest, NamesWhatIsWrongWithTheIndex) {
   const Json good = ReadJson(kTiny + kIndex);
   const auto message = [&](const Json& index) {
     WriteIndex(index);
-    return Checkpoint::Open(dir_, config_, true, {}).status().message();
+    return Checkpoint::Open(dir_, config_, true).status().message();
   };
   EXPECT_EQ(message(good), "");
   EXPECT_THAT(message(Json::array()), HasSubstr("weight_map: must be an object"));
@@ -238,7 +266,7 @@ TEST_F(BrokenTest, NamesWhatIsWrongWithTheIndex) {
   index["weight_map"]["embed.weight"] = "model-00002-of-00002.safetensors";
   EXPECT_THAT(message(index), HasSubstr("embed.weight: missing, though"));
   std::ofstream(dir_ + kIndex) << "{";
-  EXPECT_THAT(Checkpoint::Open(dir_, config_, true, {}).status().message(),
+  EXPECT_THAT(Checkpoint::Open(dir_, config_, true).status().message(),
               HasSubstr("index.json: not valid JSON"));
 }
 
@@ -360,7 +388,7 @@ TEST(Dummy, CanBeWrittenAndOpened) {
   const std::string dir = ::testing::TempDir() + "/seacliff_dummy_" + std::to_string(getpid());
   std::filesystem::create_directories(dir);
   EXPECT_TRUE(WriteSafetensors(dir + "/model.safetensors", tensors).ok());
-  const auto opened = Checkpoint::Open(dir, config, true, {});
+  const auto opened = Checkpoint::Open(dir, config, true);
   EXPECT_TRUE(opened.ok()) << opened.status().message();
   std::filesystem::remove_all(dir);
 }

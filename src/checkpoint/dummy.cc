@@ -222,7 +222,6 @@ struct Plan {
 
 Plan MakePlan(const ModelConfig& config, bool with_mtp) {
   constexpr int64_t kJobBytes = int64_t{4} << 20;
-  constexpr int64_t kLine = 64;
   Plan plan;
   ForEachTensor(config, with_mtp, [&](const TensorSpec& spec) {
     // Whole rows, where a row is made as one.
@@ -232,8 +231,8 @@ Plan MakePlan(const ModelConfig& config, bool with_mtp) {
       plan.jobs.push_back({plan.specs.size(), at, std::min(at + step, spec.bytes)});
     }
     plan.specs.push_back(spec);
-    plan.offsets.push_back(plan.bytes);
-    plan.bytes += (spec.bytes + kLine - 1) / kLine * kLine;
+    plan.offsets.push_back(AlignedOffset(plan.bytes, spec.bytes));
+    plan.bytes = plan.offsets.back() + spec.bytes;
     return true;
   });
   return plan;
@@ -245,12 +244,13 @@ Result<Checkpoint> Checkpoint::Dummy(const ModelConfig& config, bool with_mtp, u
                                      const Progress& progress) {
   Checkpoint checkpoint;
   checkpoint.has_mtp_ = with_mtp && config.mtp_layers > 0;
+  checkpoint.origin_ = fmt::format("dummy weights of seed {}", seed);
   // Counted before anything is listed: the list of an absurd model would not fit either.
   const TensorTotals totals = CountTensors(config, checkpoint.has_mtp_);
-  SC_RETURN_IF_ERROR(Allocate(totals.bytes).status());
+  SC_RETURN_IF_ERROR(PageMemory::Allocate(totals.bytes, "the weights").status());
   const Plan plan = MakePlan(config, checkpoint.has_mtp_);
-  SC_ASSIGN_OR_RETURN(checkpoint.arena_, Allocate(plan.bytes));
-  std::byte* const base = checkpoint.arena_.get();
+  SC_ASSIGN_OR_RETURN(checkpoint.memory_, PageMemory::Allocate(plan.bytes, "the weights"));
+  std::byte* const base = checkpoint.memory_.data();
 
   Tally tally(progress, totals.bytes);
   ThreadPool pool(0);

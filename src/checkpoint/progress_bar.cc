@@ -22,8 +22,11 @@ constexpr int kWidestBar = 40;
 constexpr int kNarrowestBar = 5;
 
 struct State {
+  State() = default;
+  explicit State(std::string_view phase) : label(phase) {}
+
   std::string label;
-  bool terminal = false;
+  bool terminal = isatty(STDERR_FILENO) == 1;
   bool started = false;
   bool finished = false;
   Clock::time_point start, drawn;
@@ -103,11 +106,12 @@ std::string FormatProgress(const std::string& label, int64_t done, int64_t total
   return text + "  " + Duration(static_cast<double>(total - done) / rate) + " left";
 }
 
-Progress ShowProgress(const std::string& label) {
+LoadProgress ShowProgress() {
   const auto state = std::make_shared<State>();
-  state->label = label;
-  state->terminal = isatty(STDERR_FILENO) == 1;
-  return [state](int64_t done, int64_t total) { Update(*state, done, total); };
+  return [state](std::string_view phase, int64_t done, int64_t total) {
+    if (state->label != phase) *state = State(phase);
+    Update(*state, done, total);
+  };
 }
 
 }  // namespace seacliff

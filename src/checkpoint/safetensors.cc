@@ -310,6 +310,11 @@ Result<SafetensorsFile> SafetensorsFile::Open(const std::string& path) {
   return file;
 }
 
+std::string SafetensorsFile::Describe() const {
+  return fmt::format("{} {} {}\n", path().substr(path().rfind('/') + 1), map_.bytes().size(),
+                     map_.modified());
+}
+
 const StoredTensor* SafetensorsFile::Find(const std::string& name) const {
   const auto found = by_name_.find(name);
   return found == by_name_.end() ? nullptr : &tensors_[found->second].tensor;

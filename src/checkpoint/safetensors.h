@@ -50,6 +50,8 @@ class SafetensorsFile {
   static Result<SafetensorsFile> Open(const std::string& path);
 
   const std::string& path() const { return map_.path(); }
+  // "name size time": one line that changes when the file does.
+  std::string Describe() const;
   const std::vector<NamedTensor>& tensors() const { return tensors_; }
   const StoredTensor* Find(const std::string& name) const;
 

@@ -22,7 +22,8 @@ Result<Numerics> ParseNumerics(const std::string& text) {
 
 }  // namespace
 
-Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options, Progress progress) {
+Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options,
+                                             const LoadProgress& progress) {
   if (options.load_format != "auto" && options.load_format != "dummy") {
     return InvalidArgument(
         fmt::format("load_format must be auto or dummy, got \"{}\"", options.load_format));
@@ -45,6 +46,7 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options, Progr
   model_options.dir = options.model_dir;
   model_options.load_format = options.load_format;
   model_options.numerics = numerics;
+  model_options.repack_cache = options.repack_cache;
   model_options.kernels = options.kernels;
   model_options.threads = options.threads;
   model_options.seed = options.seed;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <unordered_set>
 
 #include "cache/store.h"
 #include "checkpoint/checkpoint.h"
@@ -13,6 +14,7 @@
 #include "kernels/mhc_head/op.h"
 #include "kernels/rms_norm/op.h"
 #include "model/forward.h"
+#include "model/packing.h"
 #include "model/rope.h"
 #include "model/weights.h"
 
@@ -34,6 +36,23 @@ class HostModel : public Model {
         cache_(config_, exact_, config_.layers + static_cast<int64_t>(weights_.mtp.size()),
                options.window_pages, options.compressed_pages, options.slots) {
     context_.rows() = std::move(rows);
+  }
+
+  // Brings all weights into memory, packed where they can be. Exact numerics run on the reference
+  // rows, which read them as they are stored.
+  Status ReadWeights(const std::string& repack_cache, const LoadProgress& progress) {
+    std::vector<Matrix*> matrices;
+    if (!exact_) matrices = PackableOf(weights_);
+    std::unordered_set<const void*> to_pack;
+    for (const Matrix* m : matrices) {
+      to_pack.insert(m->data);
+      if (m->format == WeightFormat::kMxfp4) to_pack.insert(m->scales);
+    }
+    SC_RETURN_IF_ERROR(checkpoint_.Read(to_pack, PhaseOf(progress, "loading")));
+    if (exact_) return OkStatus();
+    SC_ASSIGN_OR_RETURN(packed_, PackedWeights::Load(matrices, checkpoint_, repack_cache,
+                                                     context_.pool(), progress));
+    return OkStatus();
   }
 
   const ModelConfig& config() const override { return config_; }
@@ -121,6 +140,7 @@ class HostModel : public Model {
   Context context_;
   std::vector<float> frequencies_[2];
   ModelWeights weights_;
+  PackedWeights packed_;
   bool exact_;
   Scratch scratch_;
   Buffer head_rows_;     // [rows, dim]
@@ -131,16 +151,25 @@ class HostModel : public Model {
 }  // namespace
 
 Result<std::unique_ptr<Model>> Model::Load(const ModelOptions& options,
-                                           const std::function<void(int64_t, int64_t)>& progress) {
-  SC_ASSIGN_OR_RETURN(ModelConfig config, LoadModelConfig(options.dir));
+                                           const LoadProgress& progress) {
+  SC_ASSIGN_OR_RETURN(ModelConfig config, options.config_file.empty()
+                                              ? LoadModelConfig(options.dir)
+                                              : LoadModelConfigFile(options.config_file));
   SC_ASSIGN_OR_RETURN(Rows rows, Rows::Parse(options.kernels));
+  if (!options.repack_cache.empty() && options.numerics == Numerics::kExact) {
+    return InvalidArgument(fmt::format("{}: exact numerics pack no weights, so none can be kept",
+                                       options.repack_cache));
+  }
   const bool mtp = options.mtp && config.mtp_layers > 0;
-  auto checkpoint = options.load_format == "dummy"
-                        ? Checkpoint::Dummy(config, mtp, options.seed, progress)
-                        : Checkpoint::Open(options.dir, config, mtp, progress);
+  auto checkpoint =
+      options.load_format == "dummy"
+          ? Checkpoint::Dummy(config, mtp, options.seed, PhaseOf(progress, "making weights"))
+          : Checkpoint::Open(options.dir, config, mtp);
   if (!checkpoint.ok()) return checkpoint.status();
-  return std::unique_ptr<Model>(std::make_unique<HostModel>(
-      options, std::move(config), std::move(checkpoint).value(), std::move(rows)));
+  auto model = std::make_unique<HostModel>(options, std::move(config),
+                                           std::move(checkpoint).value(), std::move(rows));
+  SC_RETURN_IF_ERROR(model->ReadWeights(options.repack_cache, progress));
+  return std::unique_ptr<Model>(std::move(model));
 }
 
 }  // namespace seacliff

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 
@@ -11,6 +10,7 @@
 #include "config/model_config.h"
 #include "kernels/common/batch.h"
 #include "kernels/context.h"
+#include "seacliff/progress.h"
 
 namespace seacliff {
 
@@ -18,8 +18,10 @@ enum class Numerics : uint8_t { kCheckpoint, kExact };
 
 struct ModelOptions {
   std::string dir;
+  std::string config_file;           // empty: DIR/config.json
   std::string load_format = "auto";  // auto | dummy
   Numerics numerics = Numerics::kCheckpoint;
+  std::string repack_cache;  // a file for the packed weights (model/repack_cache.h); empty: none
   std::string kernels;       // "op=row,op=row"
   int32_t threads = 0;       // 0: one per core
   uint64_t seed = 0;         // dummy weights
@@ -42,7 +44,7 @@ struct ForwardTrace {
 class Model {
  public:
   static Result<std::unique_ptr<Model>> Load(const ModelOptions& options,
-                                             const std::function<void(int64_t, int64_t)>& progress);
+                                             const LoadProgress& progress);
   virtual ~Model() = default;
 
   virtual const ModelConfig& config() const = 0;
