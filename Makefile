@@ -1,7 +1,7 @@
 # Seacliff's front door. Every target does its own set-up: Debian packages (packages.txt), Python test
 # tools (.venv), the build (build/PRESET). CMake does the work.
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-all cuda asan tsan format docs clean
+.PHONY: help demo build test test-all cuda gpu-pack asan tsan fuzz fuzz-build format docs clean
 
 PORT ?= 8000
 MODEL ?= models/tiny
@@ -33,8 +33,9 @@ test: ready ## build and run all tests but the slow ones (no GPU needed)
 	@$(call compile,cpu)
 	@$(CTEST) --test-dir build/cpu -LE slow
 
-test-all: ready ## the slow tests too (clang-tidy, long simulations)
+test-all: ready ## the slow tests too (clang-tidy, long simulations, fuzzers)
 	@sh tools/packages.sh slow
+	@$(MAKE) --no-print-directory fuzz-build
 	@$(call configure,cpu,-DSEACLIFF_TESTS=ON)
 	@$(call compile,cpu)
 	@$(CTEST) --test-dir build/cpu
@@ -46,19 +47,39 @@ asan tsan: ready
 asan: ## build and test with the address and undefined behaviour sanitizers
 tsan: ## build and test with the thread sanitizer
 
+FUZZ_SECONDS ?= 900
+fuzz: fuzz-build ## run every fuzzer (FUZZ_SECONDS=900 each, at the same time)
+	@test -x build/fuzz/fuzz_reply || { echo "make fuzz: needs clang++-19" >&2; exit 1; }
+	@sh tests/fuzz/run.sh build/fuzz $(FUZZ_SECONDS)
+
+fuzz-build: ready
+	@sh tools/packages.sh slow
+	@if command -v clang++-19 >/dev/null; then $(call configure,fuzz) && $(call compile,fuzz,fuzz); \
+	  else echo "fuzzers: left out: there is no clang++-19"; fi
+
 # nvcc is looked for in PATH, then where NVIDIA's packages put it.
 NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
-cuda: ## build with the CUDA rows into build/cuda (needs nvcc 12.8 or newer; no GPU needed to build)
+cuda: nvcc ## build with the CUDA rows into build/cuda (needs nvcc 12.8 or newer; no GPU needed to build)
 	@sh tools/packages.sh build
-	@test -n "$(NVCC)" || { echo "make cuda: needs CUDA 12.8 or newer, and nvcc is neither in PATH" \
-	  "nor in /usr/local/cuda/bin (make cuda NVCC=/path/to/nvcc)" >&2; exit 1; }
-	@version=$$($(NVCC) --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p'); \
-	  printf '12.8\n%s\n' "$$version" | sort -VC || { \
-	  echo "make cuda: needs CUDA 12.8 or newer, and $(NVCC) is $$version" >&2; exit 1; }; \
-	  echo "CUDA $$version: $(NVCC)"
 	@$(call configure,cuda,-DSEACLIFF_TESTS=OFF -DCMAKE_CUDA_COMPILER=$(NVCC))
 	@$(call compile,cuda,seacliff)
 	@echo "built build/cuda/seacliff"
+
+gpu-pack: nvcc ## build build/gpu-pack/seacliff, which runs on GPU machines with nothing installed
+	@sh tools/packages.sh build
+	@sh tools/sources.sh build/sources
+	@$(call configure,gpu-pack,-DCMAKE_CUDA_COMPILER=$(NVCC))
+	@$(call compile,gpu-pack,seacliff)
+	@sh tools/check_pack.sh build/gpu-pack/seacliff
+
+.PHONY: nvcc
+nvcc:
+	@test -n "$(NVCC)" || { echo "make: needs CUDA 12.8 or newer, and nvcc is neither in PATH" \
+	  "nor in /usr/local/cuda/bin (make cuda NVCC=/path/to/nvcc)" >&2; exit 1; }
+	@version=$$($(NVCC) --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p'); \
+	  printf '12.8\n%s\n' "$$version" | sort -VC || { \
+	  echo "make: needs CUDA 12.8 or newer, and $(NVCC) is $$version" >&2; exit 1; }; \
+	  echo "CUDA $$version: $(NVCC)"
 
 format: ## clang-format every source
 	@sh tools/packages.sh format

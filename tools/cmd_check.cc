@@ -2,8 +2,10 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <memory>
 
 #include "kernels/check_table.h"
+#include "kernels/device.h"
 #include "tools/cmd_common.h"
 #include "tools/commands.h"
 
@@ -15,6 +17,12 @@ std::string CommandOf(const Settings& settings) {
   std::string command = "seacliff check";
   if (!settings.op.empty()) command += " " + settings.op;
   if (!settings.row.empty()) command += " --row " + settings.row;
+  if (!settings.isa.empty()) command += " --isa " + settings.isa;
+  if (settings.device != "cpu") command += " --device " + settings.device;
+  if (settings.smem_limit.value != 0) {
+    command += fmt::format(" --smem-limit {}", settings.smem_limit.value);
+  }
+  if (settings.max_sms != 0) command += fmt::format(" --max-sms {}", settings.max_sms);
   if (settings.full) command += " --full";
   if (settings.bench) command += " --bench";
   if (settings.threads != 0) command += fmt::format(" --threads {}", settings.threads);
@@ -25,6 +33,7 @@ Status Check(const Settings& settings) {
   CheckOptions options;
   options.op = settings.op;
   options.row = settings.row;
+  options.isa = settings.isa;
   options.full = settings.full;
   options.bench = settings.bench;
   options.seed = static_cast<uint64_t>(*settings.seed);
@@ -32,6 +41,12 @@ Status Check(const Settings& settings) {
   options.machine = settings.machine;
   options.command = CommandOf(settings);
   options.results = settings.results;
+  std::unique_ptr<Device> device;
+  if (settings.device == "cuda") {
+    const DeviceLimits limits{settings.smem_limit.value, static_cast<int32_t>(settings.max_sms)};
+    SC_ASSIGN_OR_RETURN(device, OpenDevice(0, limits));
+    options.device = device.get();
+  }
   SC_ASSIGN_OR_RETURN(const CheckReport report, RunChecks(options));
   std::fputs(report.Describe().c_str(), stdout);
   if (report.failures() == 0) return OkStatus();

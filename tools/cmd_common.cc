@@ -137,6 +137,7 @@ EngineOptions EngineOptionsOf(const Settings& settings) {
   options.model_dir = settings.dir;
   options.load_format = settings.load_format;
   options.numerics = settings.numerics;
+  options.repack_cache = settings.repack_cache;
   options.kernels = settings.kernels;
   options.threads = static_cast<int32_t>(settings.threads);
   options.max_model_len = static_cast<int32_t>(settings.max_model_len);
@@ -194,8 +195,7 @@ Result<LoadedModel> LoadModel(const Settings& settings) {
   SC_ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Load(settings.dir));
   SC_ASSIGN_OR_RETURN(const ChatProfile profile, ProfileOf(settings));
   SC_ASSIGN_OR_RETURN(SamplingParams sampling, SamplingOf(settings));
-  SC_ASSIGN_OR_RETURN(auto engine,
-                      Engine::Load(EngineOptionsOf(settings), ShowProgress("loading")));
+  SC_ASSIGN_OR_RETURN(auto engine, Engine::Load(EngineOptionsOf(settings), ShowProgress()));
   LoadedModel model{std::move(tokenizer), profile, std::move(sampling), std::move(engine)};
   BanTokens(model, model.sampling);
   if (settings.seed) model.sampling.seed = static_cast<uint64_t>(*settings.seed);

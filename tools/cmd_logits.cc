@@ -18,7 +18,8 @@ namespace seacliff {
 namespace {
 
 struct LogitsOptions {
-  std::string dir, ids_file, out, numerics = "checkpoint", kernels, load_format = "auto";
+  std::string dir, ids_file, out, numerics = "checkpoint", kernels, load_format = "auto",
+                                  repack_cache;
   int64_t prefill = -1, chunk = 0, from = -1;
   int32_t threads = 0;
   uint64_t seed = 0;
@@ -140,13 +141,14 @@ Status Logits(LogitsOptions o) {
   options.dir = o.dir;
   options.load_format = o.load_format;
   options.numerics = o.numerics == "exact" ? Numerics::kExact : Numerics::kCheckpoint;
+  options.repack_cache = o.repack_cache;
   options.kernels = o.kernels;
   options.threads = o.threads;
   options.seed = o.seed;
   options.mtp = o.mtp;
   options.max_tokens = std::min(o.chunk, o.prefill);
   DirectRunner::SizeCache(1, total, options);
-  SC_ASSIGN_OR_RETURN(auto model, Model::Load(options, ShowProgress("loading")));
+  SC_ASSIGN_OR_RETURN(auto model, Model::Load(options, ShowProgress()));
 
   Collected out;
   SC_RETURN_IF_ERROR(Run(*model, o, ids, out));
@@ -176,6 +178,7 @@ void AddLogits(CLI::App& app, Status& status) {
                o.ids_file = s.ids_file;
                o.out = s.out;
                o.numerics = s.numerics;
+               o.repack_cache = s.repack_cache;
                o.kernels = s.kernels;
                o.load_format = s.load_format;
                o.prefill = s.prefill;

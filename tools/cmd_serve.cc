@@ -59,7 +59,7 @@ Status Serve(const Settings& settings) {
 
   std::unique_ptr<Engine> engine;  // outlives the server
   SC_ASSIGN_OR_RETURN(auto server, serve::Server::Start(std::move(options)));
-  SC_ASSIGN_OR_RETURN(engine, Engine::Load(EngineOptionsOf(settings), ShowProgress("loading")));
+  SC_ASSIGN_OR_RETURN(engine, Engine::Load(EngineOptionsOf(settings), ShowProgress()));
   server->AttachEngine(engine.get(), &tokenizer, profile);
   SC_LOG_INFO(
       "serving {} as \"{}\", chat profile {}, {} tokens of context: "

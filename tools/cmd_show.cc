@@ -1,7 +1,6 @@
 // seacliff show: prints the tables that the program is made from.
 #include <cstdio>
 
-#include "base/file_map.h"
 #include "cache/storages.h"
 #include "checkpoint/catalogue.h"
 #include "config/model_config.h"
@@ -17,9 +16,8 @@ namespace seacliff {
 namespace {
 
 Result<ModelConfig> ConfigOf(const Settings& settings) {
-  if (settings.config_file.empty()) return LoadModelConfig(settings.model);
-  SC_ASSIGN_OR_RETURN(const std::string json, ReadFile(settings.config_file));
-  return ParseModelConfig(json, settings.config_file);
+  return settings.config_file.empty() ? LoadModelConfig(settings.model)
+                                      : LoadModelConfigFile(settings.config_file);
 }
 
 bool HasConfig(const Settings& settings) {
@@ -28,8 +26,13 @@ bool HasConfig(const Settings& settings) {
 
 Result<std::string> Kernels(const Settings& settings) {
   SC_ASSIGN_OR_RETURN(const Rows rows, Rows::Parse(settings.kernels));
-  std::fputs(DescribeMachine(InspectMachine()).c_str(), stderr);  // stdout is the table alone
-  return DescribeKernels(rows);
+  const Machine machine = InspectMachine();
+  if (settings.device == "cuda" && machine.gpus.empty()) {
+    return NotFound("show kernels: no usable GPU: " + machine.no_gpu);
+  }
+  std::fputs(DescribeMachine(machine).c_str(), stderr);  // stdout is the table alone
+  const bool gpu = settings.device != "cpu" && !machine.gpus.empty();
+  return DescribeKernels(rows, gpu ? &machine.gpus[0] : nullptr);
 }
 
 Result<std::string> Tensors(const Settings& settings) {

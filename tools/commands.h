@@ -14,6 +14,7 @@ void AddChat(CLI::App& app, Status& status);
 void AddTokenize(CLI::App& app, Status& status);
 void AddLogits(CLI::App& app, Status& status);
 void AddCheck(CLI::App& app, Status& status);
+void AddBench(CLI::App& app, Status& status);
 void AddShow(CLI::App& app, Status& status);
 
 }  // namespace seacliff

@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
   seacliff::AddTokenize(app, status);
   seacliff::AddLogits(app, status);
   seacliff::AddCheck(app, status);
+  seacliff::AddBench(app, status);
   seacliff::AddShow(app, status);
 
   try {

@@ -344,10 +344,13 @@ Result<ModelConfig> ParseModelConfig(const std::string& json, const std::string&
   return config;
 }
 
-Result<ModelConfig> LoadModelConfig(const std::string& dir) {
-  const std::string path = dir + "/config.json";
+Result<ModelConfig> LoadModelConfigFile(const std::string& path) {
   SC_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   return ParseModelConfig(text, path);
+}
+
+Result<ModelConfig> LoadModelConfig(const std::string& dir) {
+  return LoadModelConfigFile(dir + "/config.json");
 }
 
 }  // namespace seacliff

@@ -58,6 +58,7 @@ struct ModelConfig {
 // Parses and validates; errors name the field. `source` names the file in messages.
 Result<ModelConfig> ParseModelConfig(const std::string& json, const std::string& source);
 
+Result<ModelConfig> LoadModelConfigFile(const std::string& path);
 // Reads DIR/config.json.
 Result<ModelConfig> LoadModelConfig(const std::string& dir);
 

@@ -25,7 +25,7 @@ struct Settings {
   std::string dir;
 
   // The model.
-  std::string load_format, numerics, kernels;
+  std::string load_format, repack_cache, numerics, kernels;
   int64_t threads = 0;
   int64_t max_model_len = 0, max_num_seqs = 1, max_num_batched_tokens = 512;
   ByteSize kv_cache_memory;
@@ -50,14 +50,19 @@ struct Settings {
   std::vector<std::string> stop;
   bool chat = false, think = false, ignore_eos = false;
 
-  // tokenize, logits, check, show.
+  // tokenize, logits, check, bench, show.
   bool ids_only = false, decode = false, special = false;
   std::string ids_file, out;
   int64_t prefill = -1, chunk = 0, from = -1;
   bool layers = false, mtp = false, margins = false;
-  std::string op, row, machine, results;
+  std::string op, row, isa, machine, results;
   bool full = false, bench = false;
+  ByteSize smem_limit;
+  int64_t max_sms = 0;
   std::string table, config_file, model;
+  std::string benchmark, device, output_json;
+  int64_t input_len = 0, output_len = 0, num_prompts = 1, depth = 0, warmup = 1, repeat = 1;
+  bool profile = false;
 
   std::string log_level;
 };
@@ -71,6 +76,7 @@ enum Command : uint32_t {
   kLogits = 16,
   kCheck = 32,
   kShow = 64,
+  kBench = 128,
 };
 
 using SettingField =

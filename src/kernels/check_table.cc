@@ -5,6 +5,8 @@
 
 #include <fstream>
 
+#include "kernels/common/isa.h"
+
 namespace seacliff {
 namespace {
 
@@ -28,11 +30,22 @@ constexpr OpCheck kOpChecks[] = {
 };
 // clang-format on
 
+// The limit of one run of checks ends with it.
+struct IsaAsBefore {
+  Isa before = CurrentIsa();
+  ~IsaAsBefore() { (void)LimitIsa(IsaName(before)); }
+};
+
 }  // namespace
 
 std::span<const OpCheck> OpChecks() { return kOpChecks; }
 
 Result<CheckReport> RunChecks(const CheckOptions& options) {
+  const IsaAsBefore restore;
+  if (!options.isa.empty()) {
+    const Status status = LimitIsa(options.isa);
+    if (!status.ok()) return InvalidArgument("--isa: " + status.message());
+  }
   Checker checker(options);
   bool found = options.op.empty();
   std::string valid;

@@ -1,12 +1,16 @@
-// What every op runs in: the machine's threads, the chosen rows, and the first error of the step.
+// What every op runs in: the machine's threads, the chosen rows, the first error of the step, and
+// which rows ran.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
 
 #include "base/status.h"
 #include "base/threads.h"
+#include "kernels/device.h"
+#include "kernels/profile.h"
 #include "kernels/table.h"
 
 namespace seacliff {
@@ -15,8 +19,20 @@ class Context {
  public:
   explicit Context(int threads) : pool_(threads) {}
 
+  // On this device from now on, which must outlive the context: arguments of ops are then device
+  // memory, shapes and flags aside.
+  void set_device(Device* device) { device_ = device; }
+  Device* device() const { return device_; }  // null on the host
+
   ThreadPool& pool() { return pool_; }
   Rows& rows() { return rows_; }
+
+  // Rows that have run so far: bit r of an op's mask is row r of its table.
+  uint32_t rows_run(Op op) const { return rows_run_[static_cast<size_t>(op)]; }
+  void MarkRun(Op op, size_t row) { rows_run_[static_cast<size_t>(op)] |= uint32_t{1} << row; }
+  // Where each call is written down; null (no time is taken) unless it was set.
+  Profile* profile() const { return profile_; }
+  void set_profile(Profile* profile) { profile_ = profile; }
 
   // Ops return nothing: the first error stays, later ops do nothing, the step reads it once.
   bool ok() const { return error_.ok(); }
@@ -31,7 +47,10 @@ class Context {
 
  private:
   ThreadPool pool_;
+  Device* device_ = nullptr;
   Rows rows_;
+  std::array<uint32_t, static_cast<size_t>(Op::kCount)> rows_run_ = {};
+  Profile* profile_ = nullptr;
   Status error_;
 };
 

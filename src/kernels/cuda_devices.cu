@@ -19,7 +19,7 @@ std::string ListCudaDevices(std::vector<Gpu>& gpus) {
       reason = std::string(properties.name) + " is older than sm_80";
       continue;
     }
-    gpus.push_back({properties.name, sm, properties.multiProcessorCount,
+    gpus.push_back({i, properties.name, sm, properties.multiProcessorCount,
                     static_cast<int64_t>(properties.totalGlobalMem),
                     static_cast<int64_t>(properties.sharedMemPerBlockOptin)});
   }

@@ -4,8 +4,9 @@
 #include <fmt/format.h>
 
 #include <fstream>
-#include <thread>
 
+#include "base/cpus.h"
+#include "kernels/common/isa.h"
 #include "kernels/cuda_devices.h"
 
 namespace seacliff {
@@ -25,7 +26,8 @@ std::string CpuName() {
 Machine InspectMachine() {
   Machine machine;
   machine.cpu = CpuName();
-  machine.cores = static_cast<int32_t>(std::thread::hardware_concurrency());
+  machine.cores = CoresOfOurOwn();
+  machine.isa = IsaName(CurrentIsa());
 #ifdef SEACLIFF_CUDA
   machine.no_gpu = ListCudaDevices(machine.gpus);
 #else
@@ -35,7 +37,8 @@ Machine InspectMachine() {
 }
 
 std::string DescribeMachine(const Machine& machine) {
-  std::string text = fmt::format("CPU: {}, {} cores\n", machine.cpu, machine.cores);
+  std::string text =
+      fmt::format("CPU: {}, {} cores, cpu rows use {}\n", machine.cpu, machine.cores, machine.isa);
   for (size_t i = 0; i < machine.gpus.size(); ++i) {
     const Gpu& gpu = machine.gpus[i];
     text += fmt::format("GPU {}: {}, sm_{}, {} multiprocessors, {:.1f} GB, {} KB shared\n", i,

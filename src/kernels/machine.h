@@ -9,6 +9,7 @@
 namespace seacliff {
 
 struct Gpu {
+  int32_t index = 0;  // the CUDA runtime's number
   std::string name;
   int32_t sm = 0;  // compute capability, 90 for 9.0
   int32_t multiprocessors = 0;
@@ -19,13 +20,14 @@ struct Gpu {
 struct Machine {
   std::string cpu;
   int32_t cores = 0;
+  std::string isa;  // instruction set of the cpu rows
   std::vector<Gpu> gpus;
   std::string no_gpu;  // why `gpus` is empty
 };
 
 Machine InspectMachine();
 
-// Two lines or more: the CPU, then each GPU or why there is none.
+// Two lines or more: the CPU and what the cpu rows use of it, then each GPU or why there is none.
 std::string DescribeMachine(const Machine& machine);
 
 }  // namespace seacliff

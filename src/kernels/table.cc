@@ -4,6 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <iterator>
 #include <vector>
 
 #include "kernels/compress/op.h"
@@ -23,54 +26,90 @@
 #include "kernels/sparse_attention/op.h"
 #include "kernels/window_insert/op.h"
 
+// A CUDA row's function: there only in builds with CUDA.
+#ifdef SEACLIFF_CUDA
+#define SC_CUDA(function) function
+#else
+#define SC_CUDA(function) nullptr
+#endif
+
 namespace seacliff {
 namespace {
 
 // clang-format off
 //  row      runs on          needs  test      function
 constexpr Kernel<EmbedArgs> kEmbed[] = {
+  {"cuda",   Target::kSm80,   "bf16", embed::CudaTakes, SC_CUDA(embed::Cuda)},
+  {"cpu",    Target::kHost,   "bf16", embed::CpuTakes, embed::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  embed::Ref},
 };
 constexpr Kernel<MhcBoundaryArgs> kMhcBoundary[] = {
+  {"cuda",   Target::kSm80,   "4 streams, dim%32 <= 8192", mhc_boundary::CudaTakes, SC_CUDA(mhc_boundary::Cuda)},
+  {"cpu",    Target::kHost,   "bf16, 4 streams, dim%16", mhc_boundary::CpuTakes, mhc_boundary::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  mhc_boundary::Ref},
 };
 constexpr Kernel<MhcHeadArgs> kMhcHead[] = {
+  {"cuda",   Target::kSm80,   "4 streams, dim%32 <= 8192", mhc_head::CudaTakes, SC_CUDA(mhc_head::Cuda)},
+  {"cpu",    Target::kHost,   "bf16, 4 streams, dim%16", mhc_head::CpuTakes, mhc_head::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  mhc_head::Ref},
 };
 constexpr Kernel<RmsNormArgs> kRmsNorm[] = {
+  {"cuda",   Target::kSm80,   "bf16", rms_norm::CudaTakes, SC_CUDA(rms_norm::Cuda)},
+  {"cpu",    Target::kHost,   "bf16, dim % 16 == 0", rms_norm::CpuTakes, rms_norm::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  rms_norm::Ref},
 };
 constexpr Kernel<LinearArgs> kLinear[] = {
+  {"cuda",   Target::kSm80,   "weights as stored, bf16", linear::CudaTakes, SC_CUDA(linear::Cuda)},
+  {"cpu",    Target::kHost,   "packed weights, bf16", linear::CpuTakes, linear::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  linear::Ref},
 };
 constexpr Kernel<GroupedLinearArgs> kGroupedLinear[] = {
+  {"cuda",   Target::kSm80,   "weights as stored, bf16", grouped_linear::CudaTakes, SC_CUDA(grouped_linear::Cuda)},
+  {"cpu",    Target::kHost,   "packed, bf16, rank % 64 == 0", grouped_linear::CpuTakes, grouped_linear::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  grouped_linear::Ref},
 };
 constexpr Kernel<QueryRopeArgs> kQueryRope[] = {
+  {"cuda",   Target::kSm80,   "bf16, dim % 64 == 0", query_rope::CudaTakes, SC_CUDA(query_rope::Cuda)},
+  {"cpu",    Target::kHost,   "bf16", query_rope::CpuTakes, query_rope::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  query_rope::Ref},
 };
 constexpr Kernel<WindowInsertArgs> kWindowInsert[] = {
+  {"cuda",   Target::kSm80,   "bf16, FP8 entries, dim % 64 == 0", window_insert::CudaTakes, SC_CUDA(window_insert::Cuda)},
+  {"cpu",    Target::kHost,   "bf16, FP8 entries", window_insert::CpuTakes, window_insert::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  window_insert::Ref},
 };
 constexpr Kernel<CompressArgs> kCompress[] = {
+  {"cuda",   Target::kSm80,   "FP8 or FP4 entries", compress::CudaTakes, SC_CUDA(compress::Cuda)},
+  {"cpu",    Target::kHost,   "FP8 or FP4 entries", compress::CpuTakes, compress::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  compress::Ref},
 };
 constexpr Kernel<IndexQueryArgs> kIndexQuery[] = {
+  {"cuda",   Target::kSm80,   "bf16", index_query::CudaTakes, SC_CUDA(index_query::Cuda)},
+  {"cpu",    Target::kHost,   "bf16", index_query::CpuTakes, index_query::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  index_query::Ref},
 };
 constexpr Kernel<IndexTopkArgs> kIndexTopk[] = {
+  {"cuda",   Target::kSm80,   "bf16, FP4, no margin", index_topk::CudaTakes, SC_CUDA(index_topk::Cuda)},
+  {"cpu",    Target::kHost,   "bf16, FP4, no margin", index_topk::CpuTakes, index_topk::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  index_topk::Ref},
 };
 constexpr Kernel<SparseAttentionArgs> kSparseAttention[] = {
+  {"cuda",   Target::kSm80,   "bf16, FP8 entries, dim % 64 == 0", sparse_attention::CudaTakes, SC_CUDA(sparse_attention::Cuda)},
+  {"cpu",    Target::kHost,   "bf16, FP8 entries", sparse_attention::CpuTakes, sparse_attention::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  sparse_attention::Ref},
 };
 constexpr Kernel<RouterArgs> kRouter[] = {
+  {"cuda",   Target::kSm80,   "gate as stored, bf16", router::CudaTakes, SC_CUDA(router::Cuda)},
+  {"cpu",    Target::kHost,   "packed, no margin", router::CpuTakes, router::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  router::Ref},
 };
 constexpr Kernel<ExpertsArgs> kExperts[] = {
+  {"cuda",   Target::kSm80,   "FP8 or MXFP4, dims % 32 == 0", experts::CudaTakes, SC_CUDA(experts::Cuda)},
+  {"cpu",    Target::kHost,   "packed weights, bf16", experts::CpuTakes, experts::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  experts::Ref},
 };
 constexpr Kernel<SampleArgs> kSample[] = {
+  {"cpu",    Target::kHost,   "",    nullptr,  sample::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  sample::Ref},
 };
 // clang-format on
@@ -81,12 +120,12 @@ constexpr bool LastTakesAll(const Kernel<Args> (&rows)[N]) {
   return rows[N - 1].target == Target::kHost && rows[N - 1].test == nullptr;
 }
 
-struct RowInfo {
-  const char* row;
-  Target target;
-  const char* needs;
-  bool built;
+constexpr const char* kNames[] = {
+    "embed",          "mhc_boundary",     "mhc_head",      "rms_norm", "linear",
+    "grouped_linear", "query_rope",       "window_insert", "compress", "index_query",
+    "index_topk",     "sparse_attention", "router",        "experts",  "sample",
 };
+static_assert(std::size(kNames) == static_cast<size_t>(Op::kCount));
 
 struct OpInfo {
   Op op;
@@ -94,12 +133,26 @@ struct OpInfo {
   std::vector<RowInfo> rows;
 };
 
+template <typename Args>
+RowInfo Info(const Kernel<Args>& row) {
+  return {row.row, row.target, row.needs, row.run != nullptr};
+}
+
 template <typename Args, size_t N>
-OpInfo Info(Op op, const char* name, const Kernel<Args> (&rows)[N]) {
+OpInfo Info(Op op, const Kernel<Args> (&rows)[N]) {
   static_assert(N > 0);
-  OpInfo info{op, name, {}};
-  for (const auto& r : rows) info.rows.push_back({r.row, r.target, r.needs, r.run != nullptr});
+  OpInfo info{op, kNames[static_cast<size_t>(op)], {}};
+  for (const auto& r : rows) info.rows.push_back(Info(r));
   return info;
+}
+
+template <typename Args>
+void RunProfiled(Context& k, Op op, const Kernel<Args>& row, const Args& a) {
+  const auto begin = std::chrono::steady_clock::now();
+  row.run(k, a);
+  const auto end = std::chrono::steady_clock::now();
+  k.profile()->Add(kNames[static_cast<size_t>(op)], row.row, KindOf(a),
+                   std::chrono::nanoseconds(end - begin).count(), WorkOf(a));
 }
 
 // Runs the first row that is built, fits and takes the arguments (or the forced one).
@@ -107,41 +160,39 @@ template <const auto& kRows, typename Args>
 void Dispatch(Context& k, Op op, const Args& a) {
   static_assert(LastTakesAll(kRows));
   if (!k.ok()) return;
+  const Gpu* gpu = k.device() != nullptr ? &k.device()->gpu() : nullptr;
   const std::string_view forced = k.rows().forced(op);
   for (const auto& row : kRows) {
-    if (row.run == nullptr || row.target != Target::kHost) continue;
-    if (!forced.empty() && forced != row.row) continue;
+    if (!WhyNot(Info(row), op, k.rows(), gpu).empty()) continue;
     if (row.test != nullptr && !row.test(a)) continue;
-    return row.run(k, a);
+    k.MarkRun(op, static_cast<size_t>(&row - kRows));
+    return k.profile() == nullptr ? row.run(k, a) : RunProfiled(k, op, row, a);
   }
-  k.Fail(InvalidArgument(fmt::format("--kernels: row '{}' cannot run these arguments", forced)));
+  k.Fail(forced.empty() ? Unimplemented(fmt::format("{}: no row for the GPU takes these arguments",
+                                                    kNames[static_cast<size_t>(op)]))
+                        : InvalidArgument(fmt::format(
+                              "--kernels: row '{}' cannot run these arguments", forced)));
 }
 
 std::vector<OpInfo> Table() {
   return {
-      Info(Op::kEmbed, "embed", kEmbed),
-      Info(Op::kMhcBoundary, "mhc_boundary", kMhcBoundary),
-      Info(Op::kMhcHead, "mhc_head", kMhcHead),
-      Info(Op::kRmsNorm, "rms_norm", kRmsNorm),
-      Info(Op::kLinear, "linear", kLinear),
-      Info(Op::kGroupedLinear, "grouped_linear", kGroupedLinear),
-      Info(Op::kQueryRope, "query_rope", kQueryRope),
-      Info(Op::kWindowInsert, "window_insert", kWindowInsert),
-      Info(Op::kCompress, "compress", kCompress),
-      Info(Op::kIndexQuery, "index_query", kIndexQuery),
-      Info(Op::kIndexTopk, "index_topk", kIndexTopk),
-      Info(Op::kSparseAttention, "sparse_attention", kSparseAttention),
-      Info(Op::kRouter, "router", kRouter),
-      Info(Op::kExperts, "experts", kExperts),
-      Info(Op::kSample, "sample", kSample),
+      Info(Op::kEmbed, kEmbed),         Info(Op::kMhcBoundary, kMhcBoundary),
+      Info(Op::kMhcHead, kMhcHead),     Info(Op::kRmsNorm, kRmsNorm),
+      Info(Op::kLinear, kLinear),       Info(Op::kGroupedLinear, kGroupedLinear),
+      Info(Op::kQueryRope, kQueryRope), Info(Op::kWindowInsert, kWindowInsert),
+      Info(Op::kCompress, kCompress),   Info(Op::kIndexQuery, kIndexQuery),
+      Info(Op::kIndexTopk, kIndexTopk), Info(Op::kSparseAttention, kSparseAttention),
+      Info(Op::kRouter, kRouter),       Info(Op::kExperts, kExperts),
+      Info(Op::kSample, kSample),
   };
 }
 
-// "op=row, op=row" for every row of the ops.
+// "op=row, op=row" for every row of the ops that is built.
 std::string ListRows(const std::vector<OpInfo>& ops) {
   std::string text;
   for (const OpInfo& info : ops) {
     for (const RowInfo& r : info.rows) {
+      if (!r.built) continue;
       text += fmt::format("{}{}={}", text.empty() ? "" : ", ", info.name, r.row);
     }
   }
@@ -163,6 +214,18 @@ const char* RunsOn(Target target) {
 }
 
 }  // namespace
+
+bool RunsHere(Target target, const Gpu* gpu) {
+  if (target == Target::kHost || gpu == nullptr) return target == Target::kHost && gpu == nullptr;
+  switch (target) {
+    case Target::kSm90:
+      return gpu->sm == 90;
+    case Target::kSm120:
+      return gpu->sm / 10 == 12;
+    default:
+      return gpu->sm >= 80;
+  }
+}
 
 // clang-format off
 template <> std::span<const Kernel<EmbedArgs>> RowsOf() { return kEmbed; }
@@ -215,6 +278,10 @@ Result<Rows> Rows::Parse(std::string_view text) {
     const size_t comma = text.find(',');
     const std::string_view item = text.substr(0, comma);
     text = comma == std::string_view::npos ? "" : text.substr(comma + 1);
+    if (item == "portable") {
+      result.portable_ = true;
+      continue;
+    }
     const size_t equals = item.find('=');
     const std::string_view op = item.substr(0, equals);
     const std::string_view row = equals == std::string_view::npos ? "" : item.substr(equals + 1);
@@ -225,36 +292,61 @@ Result<Rows> Rows::Parse(std::string_view text) {
         known && std::any_of(info->rows.begin(), info->rows.end(),
                              [row](const RowInfo& r) { return r.built && row == r.row; });
     if (!found) {
-      return InvalidArgument(fmt::format("--kernels: unknown '{}'; valid are: {}", item,
-                                         known ? ListRows({*info}) : ListRows(table)));
+      return InvalidArgument(
+          fmt::format("--kernels: unknown '{}'; valid are: {}", item,
+                      known ? ListRows({*info}) : "portable, " + ListRows(table)));
     }
     result.forced_[static_cast<size_t>(info->op)] = row;
   }
   return result;
 }
 
-std::string DescribeKernels(const Rows& rows) {
-  std::string text =
-      fmt::format("{:<17} {:<7} {:<13} {:<24} {}\n", "op", "row", "runs on", "needs", "here");
+std::string RowsRun(const Context& k) {
+  std::string text;
   for (const auto& info : Table()) {
-    bool chosen = false;
+    for (size_t r = 0; r < info.rows.size(); ++r) {
+      if ((k.rows_run(info.op) >> r & 1) == 0) continue;
+      text += fmt::format("{}{}={}", text.empty() ? "" : ",", info.name, info.rows[r].row);
+    }
+  }
+  return text;
+}
+
+std::string_view WhyNot(const RowInfo& row, Op op, const Rows& rows, const Gpu* gpu) {
+  const std::string_view forced = rows.forced(op);
+  if (gpu == nullptr && row.target != Target::kHost) return "needs a GPU";
+  if (!row.built) return "not built";
+  if (!RunsHere(row.target, gpu))
+    return row.target == Target::kHost ? "needs the CPU" : "another GPU";
+  if (!forced.empty()) return forced == row.row ? "" : "another row is forced";
+  const bool portable = row.target == Target::kHost || row.target == Target::kSm80;
+  return rows.portable() && !portable ? "not portable" : "";
+}
+
+std::string DescribeKernels(const Rows& rows, const Gpu* gpu) {
+  const std::vector<OpInfo> table = Table();
+  size_t width = 0;
+  for (const OpInfo& info : table) {
+    for (const RowInfo& r : info.rows) width = std::max(width, std::strlen(r.needs));
+  }
+  std::string text = fmt::format("{:<17} {:<7} {:<13} {:<{}}  {}\n", "op", "row", "runs on",
+                                 "needs", width, "here");
+  for (const OpInfo& info : table) {
+    // On the host, on the GPU.
+    const RowInfo* chosen[2] = {};
     const char* name = info.name;
-    for (const auto& r : info.rows) {
-      std::string here = "CHOSEN";
-      const std::string_view forced = rows.forced(info.op);
-      if (!r.built) {
-        here = "not built";
-      } else if (r.target != Target::kHost) {
-        here = "no such device";
-      } else if (!forced.empty() && forced != r.row) {
-        here = "another row is forced";
-      } else if (chosen) {
-        here = "a row above is chosen";
-      } else {
-        chosen = true;
+    for (const RowInfo& r : info.rows) {
+      const bool host = r.target == Target::kHost;
+      std::string here(WhyNot(r, info.op, rows, host ? nullptr : gpu));
+      if (here.empty()) {
+        const RowInfo*& first = chosen[host ? 0 : 1];
+        here = first == nullptr          ? "CHOSEN"
+               : first->needs[0] == '\0' ? "a row above is chosen"
+                                         : fmt::format("where {} does not take it", first->row);
+        first = first == nullptr ? &r : first;
       }
-      text += fmt::format("{:<17} {:<7} {:<13} {:<24} {}\n", name, r.row, RunsOn(r.target),
-                          r.needs[0] == '\0' ? "-" : r.needs, here);
+      text += fmt::format("{:<17} {:<7} {:<13} {:<{}}  {}\n", name, r.row, RunsOn(r.target),
+                          r.needs[0] == '\0' ? "-" : r.needs, width, here);
       name = "";
     }
   }

@@ -25,6 +25,10 @@ struct Kernel {
   void (*run)(Context&, const Args&);  // nullptr: not built
 };
 
+struct Gpu;
+// Whether rows of this target run where the arguments are: on the host (no GPU) or on this GPU.
+bool RunsHere(Target target, const Gpu* gpu);
+
 // The rows of the op that takes Args, best first; for checks. One specialisation an op.
 template <typename Args>
 std::span<const Kernel<Args>> RowsOf();
@@ -48,18 +52,35 @@ enum class Op : uint8_t {
   kCount,
 };
 
-// Which row is forced for an op: the one override, `--kernels "op=row,op=row"`.
+// The one override, `--kernels "op=row,op=row"`: which row is forced for an op. `portable` among
+// them leaves out all rows that are for one architecture, but for forced ones.
 class Rows {
  public:
   // Empty: no override. An unknown op or row is an error that lists the valid ones.
   static Result<Rows> Parse(std::string_view text);
   std::string_view forced(Op op) const { return forced_[static_cast<size_t>(op)]; }
+  bool portable() const { return portable_; }
 
  private:
   std::array<std::string, static_cast<size_t>(Op::kCount)> forced_;
+  bool portable_ = false;
 };
 
-// The table as text: op, row, runs on, needs, here (CHOSEN, or why not).
-std::string DescribeKernels(const Rows& rows);
+// A row but for its arguments.
+struct RowInfo {
+  const char* row;
+  Target target;
+  const char* needs;
+  bool built;
+};
+// Why a row of the op does not compete where the arguments are (RunsHere), or "" if it does.
+std::string_view WhyNot(const RowInfo& row, Op op, const Rows& rows, const Gpu* gpu);
+
+// The rows that have run in this context: "embed=cpu,linear=cpu,linear=ref", ops in their order.
+std::string RowsRun(const Context& k);
+
+// The table as text: op, row, runs on, needs, here (CHOSEN, or why not). With a GPU both its rows
+// and those of the CPU are chosen among; without one the text is the same in every build.
+std::string DescribeKernels(const Rows& rows, const Gpu* gpu);
 
 }  // namespace seacliff

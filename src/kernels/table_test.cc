@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/check_table.h"
+#include "kernels/machine.h"
 #include "kernels/rms_norm/op.h"
 
 namespace seacliff {
@@ -39,14 +40,100 @@ TEST(Rows, AnUnknownOpListsAll) {
   EXPECT_THAT(Rows::Parse("nope=ref").status().message(), HasSubstr("sparse_attention=ref"));
 }
 
-TEST(DescribeKernels, NamesEveryOpAndOneChoice) {
-  const std::string text = DescribeKernels(Rows());
+TEST(Rows, PortableIsForAllOps) {
+  const auto rows = Rows::Parse("portable,linear=ref");
+  ASSERT_TRUE(rows.ok()) << rows.status().message();
+  EXPECT_TRUE(rows.value().portable());
+  EXPECT_EQ(rows.value().forced(Op::kLinear), "ref");
+  EXPECT_FALSE(Rows::Parse("linear=ref").value().portable());
+  EXPECT_THAT(Rows::Parse("portables").status().message(), HasSubstr("valid are: portable, "));
+}
+
+Gpu GpuOf(int32_t sm) {
+  Gpu gpu;
+  gpu.sm = sm;
+  return gpu;
+}
+
+TEST(WhyNot, KnowsWhereARowRuns) {
+  const RowInfo ref = {"ref", Target::kHost, "", true}, cuda = {"cuda", Target::kSm80, "", true};
+  const RowInfo sm90 = {"sm90", Target::kSm90, "", true},
+                sm120 = {"sm120", Target::kSm120, "", true};
+  const Gpu a100 = GpuOf(80), h200 = GpuOf(90), b200 = GpuOf(100), gb10 = GpuOf(121);
+  const auto why = [](const RowInfo& row, const Gpu* gpu) {
+    return WhyNot(row, Op::kLinear, Rows(), gpu);
+  };
+  EXPECT_EQ(why(ref, nullptr), "");
+  EXPECT_EQ(why(ref, &h200), "needs the CPU");
+  EXPECT_EQ(why(cuda, nullptr), "needs a GPU");
+  for (const Gpu* gpu : {&a100, &h200, &b200, &gb10}) EXPECT_EQ(why(cuda, gpu), "") << gpu->sm;
+  for (const Gpu* gpu : {&a100, &b200, &gb10}) EXPECT_EQ(why(sm90, gpu), "another GPU") << gpu->sm;
+  EXPECT_EQ(why(sm90, &h200), "");
+  EXPECT_EQ(why(sm120, &gb10), "");
+  EXPECT_EQ(why(sm120, &b200), "another GPU");
+  EXPECT_EQ(why({"cuda", Target::kSm80, "", false}, &h200), "not built");
+}
+
+TEST(WhyNot, PortableLeavesOutOneArchitecturesRowsUnlessForced) {
+  const RowInfo ref = {"ref", Target::kHost, "", true}, cuda = {"cuda", Target::kSm80, "", true};
+  const RowInfo sm90 = {"sm90", Target::kSm90, "", true};
+  const Gpu h200 = GpuOf(90);
+  const Rows portable = Rows::Parse("portable").value();
+  EXPECT_EQ(WhyNot(sm90, Op::kLinear, portable, &h200), "not portable");
+  EXPECT_EQ(WhyNot(cuda, Op::kLinear, portable, &h200), "");
+  EXPECT_EQ(WhyNot(ref, Op::kLinear, portable, nullptr), "");
+
+  const Rows forced = Rows::Parse("portable,linear=ref").value();
+  EXPECT_EQ(WhyNot(cuda, Op::kLinear, forced, &h200), "another row is forced");
+  EXPECT_EQ(WhyNot(ref, Op::kLinear, forced, nullptr), "");
+}
+
+size_t Count(std::string_view text, std::string_view word) {
+  size_t count = 0;
+  for (size_t at = text.find(word); at != text.npos; at = text.find(word, at + 1)) ++count;
+  return count;
+}
+
+TEST(DescribeKernels, ChoosesARowOfTheCpuForEveryOp) {
+  const std::string text = DescribeKernels(Rows(), nullptr);
   for (const OpCheck& check : OpChecks()) EXPECT_THAT(text, HasSubstr(check.op));
-  size_t chosen = 0;
-  for (size_t at = text.find("CHOSEN"); at != std::string::npos; at = text.find("CHOSEN", at + 1)) {
-    ++chosen;
+  EXPECT_EQ(Count(text, "CHOSEN"), OpChecks().size());
+  EXPECT_THAT(text, HasSubstr("needs a GPU"));
+  EXPECT_THAT(text, testing::Not(HasSubstr("not built")));  // the same in every build
+}
+
+TEST(DescribeKernels, ChoosesAmongTheRowsOfAGpuToo) {
+  const Gpu h200 = GpuOf(90);
+  const std::string text = DescribeKernels(Rows(), &h200);
+  EXPECT_THAT(text, testing::Not(HasSubstr("needs a GPU")));
+  // One of the CPU each, and where they are built one of the GPU.
+  if (text.find("not built") == text.npos) {
+    EXPECT_EQ(Count(text, "CHOSEN"), 2 * OpChecks().size());
+  } else {
+    EXPECT_EQ(Count(text, "CHOSEN"), OpChecks().size());
   }
-  EXPECT_GE(chosen, OpChecks().size());
+}
+
+TEST(Context, KnowsWhichRowsRan) {
+  Context k(1);
+  EXPECT_EQ(RowsRun(k), "");
+  std::vector<float> memory(64, 1);
+  const std::vector<Bf16> weight(32, ToBf16(1));
+  const Act<2> x(memory.data(), DType::kF32, {1, 32}),
+      out(memory.data() + 32, DType::kF32, {1, 32});
+  const RmsNormArgs a{x, View<const Bf16, 1>(weight.data(), {32}), 1e-6f, out};
+  RmsNorm(k, a);
+  EXPECT_EQ(RowsRun(k), "rms_norm=ref");  // f32: the cpu row takes bf16
+
+  Profile profile;
+  k.set_profile(&profile);
+  RmsNorm(k, a);
+  RmsNorm(k, a);
+  k.set_profile(nullptr);
+  RmsNorm(k, a);
+  EXPECT_EQ(profile.total().calls, 2);
+  EXPECT_EQ(profile.total().work.bytes, 2 * 64);
+  EXPECT_THAT(profile.Describe(1), HasSubstr("rms_norm=ref"));
 }
 
 TEST(Context, KeepsTheFirstErrorAndSkipsWhatFollows) {

@@ -1,9 +1,11 @@
-// Owned memory of a memory space. Host memory is 64-byte aligned and zeroed.
+// Owned memory of a memory space. Host memory is 64-byte aligned and zeroed; device memory comes
+// from kernels/device.h.
 #pragma once
 
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
 
 #include "base/check.h"
@@ -11,19 +13,18 @@
 
 namespace seacliff {
 
-enum class Space : uint8_t { kHost, kDevice };
-
 class Buffer {
  public:
+  using Free = void (*)(void*);
+
   Buffer() = default;
+  Buffer(void* data, int64_t bytes, Free free) : data_(data, free), bytes_(bytes) {}
   static Buffer Host(int64_t bytes) {
-    Buffer b;
     const auto rounded = static_cast<size_t>((bytes + 63) / 64 * 64);
-    b.data_.reset(std::aligned_alloc(64, rounded == 0 ? 64 : rounded));
-    SC_CHECK(b.data_ != nullptr);
-    std::memset(b.data_.get(), 0, rounded);
-    b.bytes_ = bytes;
-    return b;
+    void* data = std::aligned_alloc(64, rounded == 0 ? 64 : rounded);
+    SC_CHECK(data != nullptr);
+    std::memset(data, 0, rounded);
+    return {data, bytes, std::free};
   }
 
   void* data() const { return data_.get(); }
@@ -36,11 +37,11 @@ class Buffer {
   }
 
  private:
-  struct Free {
-    void operator()(void* p) const { std::free(p); }
-  };
-  std::unique_ptr<void, Free> data_;
+  std::unique_ptr<void, Free> data_{nullptr, std::free};
   int64_t bytes_ = 0;
 };
+
+// Gives zeroed memory of the space that a model lives in.
+using Allocate = std::function<Buffer(int64_t bytes)>;
 
 }  // namespace seacliff

@@ -14,13 +14,22 @@ enum class WeightFormat : uint8_t {
   kMxfp4,  // e2m1 pairs (low nibble = even column), one e8m0 scale for each row and 32 columns
 };
 
+enum class WeightLayout : uint8_t {
+  kRowMajor,  // as in the checkpoint, no padding
+  kTiles,     // tiles of 64 rows, columns one after the other: kernels/common/packing.h
+};
+
 struct Matrix {
   WeightFormat format = WeightFormat::kBf16;
   int64_t rows = 0, cols = 0;
-  const void* data = nullptr;    // row-major, no padding
-  const E8m0* scales = nullptr;  // kFp8: [ceil(rows/128), ceil(cols/128)]; kMxfp4: [rows, cols/32]
+  const void* data = nullptr;
+  // kFp8: [ceil(rows/128), ceil(cols/128)]; kMxfp4: [rows, cols/32], in tiles null: they stand
+  // among the data.
+  const E8m0* scales = nullptr;
+  WeightLayout layout = WeightLayout::kRowMajor;
 
   explicit operator bool() const { return data != nullptr; }
+  // Of a row-major matrix.
   int64_t row_bytes() const {
     switch (format) {
       case WeightFormat::kF32:
@@ -43,15 +52,6 @@ struct Matrix {
   const E8m0* scale_row(int64_t row) const {
     if (scales == nullptr) return nullptr;
     return scales + (format == WeightFormat::kFp8 ? row / 128 : row) * scale_cols();
-  }
-  // Rows [begin, begin + count); for kFp8 `begin` must be a multiple of 128.
-  Matrix Rows(int64_t begin, int64_t count) const {
-    SC_CHECK(format != WeightFormat::kFp8 || begin % 128 == 0);
-    Matrix m = *this;
-    m.rows = count;
-    m.data = static_cast<const char*>(data) + begin * row_bytes();
-    m.scales = scale_row(begin);
-    return m;
   }
 };
 

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "kernels/common/packing.h"
+
 namespace seacliff {
 namespace {
 
@@ -142,6 +144,18 @@ Matrix CheckMemory::Weights(const char* name, WeightFormat format, int64_t rows,
   return m;
 }
 
+Matrix CheckMemory::Packed(const char* name, const Matrix& m) {
+  Matrix packed = m;
+  packed.layout = WeightLayout::kTiles;
+  std::byte* data = Add(name, PackedBytes(m), Access::kRead);
+  for (int64_t tile = 0; tile < TileCount(m); ++tile) {
+    PackTile(m, tile, reinterpret_cast<uint8_t*>(data) + tile * TileBytes(m));
+  }
+  packed.data = data;
+  if (m.format == WeightFormat::kMxfp4) packed.scales = nullptr;
+  return packed;
+}
+
 PagedView CheckMemory::Pages(const char* name, EntryFormat format, int64_t dim, int64_t page_len,
                              int64_t pages, Access access) {
   PagedView v;
@@ -254,9 +268,37 @@ void* Place::Map(const void* data) const {
   if (data == nullptr) return nullptr;
   const auto* block = memory_.Find(data, &index);
   SC_CHECK(block != nullptr);
+  if (device_ != nullptr) {
+    return device_->Map(index, static_cast<const std::byte*>(data) - block->data);
+  }
   if (image_ == nullptr || block->access == Access::kRead) return const_cast<void*>(data);
   const int64_t offset = static_cast<const std::byte*>(data) - block->data;
   return const_cast<std::byte*>((*image_)[index].data()) + offset;
+}
+
+DeviceMemory::DeviceMemory(const CheckMemory& memory, Device& device)
+    : memory_(memory), device_(device) {
+  for (const CheckMemory::Block& b : memory.blocks_) {
+    blocks_.push_back(device.Allocate(b.bytes + 2 * b.guard));
+  }
+}
+
+void DeviceMemory::Upload() {
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const CheckMemory::Block& b = memory_.blocks_[i];
+    device_.Upload(blocks_[i].data(), b.data - b.guard, b.bytes + 2 * b.guard);
+  }
+}
+
+void DeviceMemory::Download(CheckMemory& memory) {
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    const CheckMemory::Block& b = memory.blocks_[i];
+    device_.Download(b.data - b.guard, blocks_[i].data(), b.bytes + 2 * b.guard);
+  }
+}
+
+void* DeviceMemory::Map(size_t block, int64_t offset) const {
+  return static_cast<std::byte*>(blocks_[block].data()) + memory_.blocks_[block].guard + offset;
 }
 
 Matrix Place::operator()(Matrix m) const {

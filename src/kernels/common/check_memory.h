@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/common/batch.h"
+#include "kernels/device.h"
 #include "tensor/buffer.h"
 #include "tensor/matrix.h"
 #include "tensor/paged_view.h"
@@ -85,6 +86,8 @@ class CheckMemory {
   // `used`: NaN throughout, for weights that a row must not read.
   Matrix Weights(const char* name, WeightFormat format, int64_t rows, int64_t cols, Random& random,
                  bool used = true);
+  // A copy in the layout that cpu rows read; its scales beside it, if any, are m's own.
+  Matrix Packed(const char* name, const Matrix& m);
   // Poisoned pages; the guards hold a page, so that page -1 is poison too.
   PagedView Pages(const char* name, EntryFormat format, int64_t dim, int64_t page_len,
                   int64_t pages, Access access);
@@ -105,6 +108,7 @@ class CheckMemory {
 
  private:
   friend class Place;
+  friend class DeviceMemory;
   struct Range {
     int64_t begin, end;
   };
@@ -123,12 +127,29 @@ class CheckMemory {
   std::vector<Block> blocks_;
 };
 
-// Takes a case's views to a copy of its memory: the case's own (no image) or a snapshot, in which
-// read-only blocks are shared. Device copies will be one more kind of place.
+// A copy of a case's memory, guards and all, on a device.
+class DeviceMemory {
+ public:
+  DeviceMemory(const CheckMemory& memory, Device& device);
+
+  void Upload();
+  void Download(CheckMemory& memory);  // into the case's own memory
+  void* Map(size_t block, int64_t offset) const;
+
+ private:
+  const CheckMemory& memory_;
+  Device& device_;
+  std::vector<Buffer> blocks_;
+};
+
+// Takes a case's views to a copy of its memory: the case's own, a snapshot, in which read-only
+// blocks are shared, or one on a device.
 class Place {
  public:
   explicit Place(const CheckMemory& memory, const CheckMemory::Image* image = nullptr)
       : memory_(memory), image_(image) {}
+  Place(const CheckMemory& memory, const DeviceMemory& device)
+      : memory_(memory), image_(nullptr), device_(&device) {}
 
   template <typename T, int N>
   View<T, N> operator()(View<T, N> v) const {
@@ -149,6 +170,7 @@ class Place {
 
   const CheckMemory& memory_;
   const CheckMemory::Image* image_;
+  const DeviceMemory* device_ = nullptr;
 };
 
 // One sequence of a step: positions first .. first + count - 1 are in the step. count may be 0.

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <fstream>
 
+#include "kernels/common/isa.h"
+
 namespace seacliff {
 namespace {
 
@@ -89,18 +91,26 @@ std::string CheckReport::Describe() const {
       text += fmt::format("FAILED {}={} on '{}': {}\n", o.op, o.row, o.name, o.what);
     }
   }
+  if (limits.read_gbps == 0) return text;
+  text += fmt::format("\nThis machine {}.\n{:<17} {:<7} {:<28} {:>12} {:>8} {:>8} {:>8} {:>8}\n",
+                      limits.Describe(), "op", "row", "case", "us", "GB/s", "of read", "TFLOP/s",
+                      "of peak");
   for (const CheckOutcome& o : outcomes) {
-    if (o.timing.median_us == 0) continue;
-    text +=
-        fmt::format("{:<17} {:<7} {:<28} {:>12.1f} us {:>8.2f} GB/s {:>8.4f} TFLOP/s {:>6.1f} %\n",
-                    o.op, o.row, o.name, o.timing.median_us, o.timing.gbps(), o.timing.tflops(),
-                    100 * o.timing.gbps() / read_gbps);
+    const Timing& t = o.timing;
+    if (t.median_us == 0) continue;
+    text += fmt::format("{:<17} {:<7} {:<28} {:>12.1f} {:>8.2f} {:>6.1f} % {:>8.4f} {:>6.1f} %\n",
+                        o.op, o.row, o.name, t.median_us, t.gbps(), 100 * t.of_read(limits),
+                        t.tflops(), 100 * t.of_peak(limits));
   }
   return text;
 }
 
 Checker::Checker(const CheckOptions& options)
-    : options_(options), context_(options.threads), other_(context_.pool().threads() == 1 ? 3 : 1) {
+    : options_(options),
+      context_(options.threads),
+      other_(context_.pool().threads() == 1 ? 3 : 1),
+      on_device_(1) {
+  on_device_.set_device(options.device);
   if (options_.machine.empty()) options_.machine = CpuName();
 }
 
@@ -131,6 +141,8 @@ void Checker::RunRows(CheckMemory& memory, const Case& c, const std::vector<Row>
   run(*ref);
   for (const Row& row : rows) {
     if (&row == &*ref || (!options_.row.empty() && options_.row != row.name)) continue;
+    // On a device its rows are what is asked about.
+    if (options_.device != nullptr && row.target == Target::kHost) continue;
     run(row);
   }
 }
@@ -144,18 +156,20 @@ void Checker::RunRow(CheckMemory& memory, const Case& c, const Row& row,
     outcome->what = why;
   };
   if (!row.built) return skip("not built");
-  if (row.target != Target::kHost) return skip("no such device");
+  const bool host = row.target == Target::kHost;
+  const Gpu* gpu = options_.device != nullptr ? &options_.device->gpu() : nullptr;
+  if (!host && !RunsHere(row.target, gpu)) return skip("no such device");
   if (!row.takes(here)) return skip("does not take these arguments");
 
-  std::string wrong = Execute(memory, c, row, context_, false);
+  std::string wrong = Execute(memory, c, row, host ? context_ : on_device_, false);
   const CheckMemory::Image first = memory.Snapshot();
   if (wrong.empty()) wrong = Compare(memory, c, reference, &outcome->worst);
   if (wrong.empty()) {
-    wrong = Execute(memory, c, row, other_, false);
+    wrong = Execute(memory, c, row, host ? other_ : on_device_, false);
     if (wrong.empty()) wrong = memory.Difference(first, memory.Snapshot());
     if (!wrong.empty()) wrong = "a second run: " + wrong;
   }
-  if (wrong.empty() && c.parts > 0) {
+  if (wrong.empty() && c.parts > 0 && host) {
     wrong = Execute(memory, c, row, context_, true);
     if (wrong.empty()) wrong = memory.Difference(first, memory.Snapshot());
     if (!wrong.empty()) wrong = "one at a time: " + wrong;
@@ -164,7 +178,7 @@ void Checker::RunRow(CheckMemory& memory, const Case& c, const Row& row,
   if (!wrong.empty()) {
     outcome->verdict = Verdict::kFailed;
     outcome->what = wrong;
-  } else if (options_.bench && c.real) {
+  } else if (options_.bench && c.real && host) {
     Time(memory, c, row, outcome);
   }
 }
@@ -172,6 +186,16 @@ void Checker::RunRow(CheckMemory& memory, const Case& c, const Row& row,
 std::string Checker::Execute(CheckMemory& memory, const Case& c, const Row& row, Context& k,
                              bool in_parts) {
   memory.Restore();
+  if (k.device() != nullptr) {
+    DeviceMemory copy(memory, *k.device());
+    copy.Upload();
+    row.run(k, Place(memory, copy), kWhole);
+    copy.Download(memory);
+    Status error = k.TakeError();
+    const Status device_error = k.device()->Synchronize();
+    if (error.ok()) error = device_error;
+    return error.ok() ? memory.Damage() : "error: " + error.message();
+  }
   const Place here(memory);
   const int64_t begin = in_parts ? 0 : kWhole, end = in_parts ? c.parts : kWhole + 1;
   for (int64_t part = begin; part < end; ++part) row.run(k, here, part);
@@ -217,14 +241,10 @@ std::string Checker::Compare(const CheckMemory& memory, const Case& c,
 
 void Checker::Time(CheckMemory& memory, const Case& c, const Row& row, CheckOutcome* outcome) {
   uint64_t sum = 0;
-  if (report_.read_gbps == 0) {
+  MachineLimits& limits = report_.limits;
+  if (limits.read_gbps == 0) {
+    limits = MeasureLimits(context_.pool());
     cold_.assign(kColdBytes / sizeof(uint64_t), 1);
-    for (int i = 0; i < 5; ++i) {
-      const auto begin = Clock::now();
-      sum += ReadAll(context_.pool(), cold_);
-      const double gbps = static_cast<double>(kColdBytes) / Microseconds(begin) / 1e3;
-      report_.read_gbps = std::max(report_.read_gbps, gbps);
-    }
   }
   // At most 15 runs and 3 seconds, at least 3 runs.
   const Place here(memory);
@@ -244,10 +264,12 @@ void Checker::Time(CheckMemory& memory, const Case& c, const Row& row, CheckOutc
   outcome->timing = t;
   report_.result_lines.push_back(
       fmt::format(R"({{"op":"{}","row":"{}","case":"{}","median_us":{:.2f},"bytes":{},"flops":{},)"
-                  R"("gbps":{:.3f},"tflops":{:.5f},"read_gbps":{:.2f},"fraction":{:.4f},)"
+                  R"("gbps":{:.3f},"tflops":{:.5f},"read_gbps":{:.2f},"peak_tflops":{:.4f},)"
+                  R"("of_read":{:.4f},"of_peak":{:.4f},"fraction":{:.4f},"isa":"{}",)"
                   R"("machine":"{}","threads":{},"command":"{}"}})",
                   op_, row.name, Escaped(c.name), t.median_us, t.cost.bytes, t.cost.flops, t.gbps(),
-                  t.tflops(), report_.read_gbps, t.gbps() / report_.read_gbps,
+                  t.tflops(), limits.read_gbps, limits.best_gflops() / 1e3, t.of_read(limits),
+                  t.of_peak(limits), t.fraction(limits), IsaName(CurrentIsa()),
                   Escaped(options_.machine), context_.pool().threads(), Escaped(options_.command)));
 }
 

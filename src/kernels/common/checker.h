@@ -6,8 +6,10 @@
 //   its outputs are as expected: ref against arithmetic in double, other rows against ref;
 //   a second run with other threads gives identical bits;
 //   the tokens one at a time give the same bits as together (host rows).
+// Rows of a device run on a copy of the case's memory there, guards and poison included.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <span>
@@ -15,6 +17,7 @@
 #include <vector>
 
 #include "kernels/common/expect.h"
+#include "kernels/common/machine_limits.h"
 #include "kernels/context.h"
 
 namespace seacliff {
@@ -22,13 +25,15 @@ namespace seacliff {
 struct CheckOptions {
   std::string op;      // only this op; empty: all
   std::string row;     // only this row (others are compared with ref all the same); empty: all
+  std::string isa;     // instruction set of the cpu rows (kernels/common/isa.h); empty: as it is
   bool full = false;   // the models' real sizes too
   bool bench = false;  // times every row on the real sizes; implies full
   uint64_t seed = 1;
-  int threads = 0;      // 0: one per core
-  std::string machine;  // in result lines; empty: the CPU's name
-  std::string command;  // in result lines: what reproduces them
-  std::string results;  // file that result lines are appended to; empty: none
+  int threads = 0;           // 0: one per core
+  std::string machine;       // in result lines; empty: the CPU's name
+  std::string command;       // in result lines: what reproduces them
+  Device* device = nullptr;  // whose rows are checked, beside ref; null: the host's
+  std::string results;       // file that result lines are appended to; empty: none
 };
 
 // What a case must move and compute at least, for the whole batch.
@@ -41,6 +46,10 @@ struct Timing {
   Cost cost;
   double gbps() const { return static_cast<double>(cost.bytes) / median_us / 1e3; }
   double tflops() const { return static_cast<double>(cost.flops) / median_us / 1e6; }
+  double of_read(const MachineLimits& m) const { return gbps() / m.read_gbps; }
+  double of_peak(const MachineLimits& m) const { return tflops() * 1e3 / m.best_gflops(); }
+  // Of whatever the machine would have to be faster at.
+  double fraction(const MachineLimits& m) const { return std::max(of_read(m), of_peak(m)); }
 };
 
 // One row on one case.
@@ -56,7 +65,7 @@ struct CheckOutcome {
 struct CheckReport {
   std::vector<CheckOutcome> outcomes;
   std::vector<std::string> result_lines;  // JSON, one for each timed (op, row, case)
-  double read_gbps = 0;                   // of this machine, measured in this run; 0: not measured
+  MachineLimits limits;                   // measured in this run, where something was timed
 
   int64_t failures() const;
   // A line for each op and row, then each failure.
@@ -84,6 +93,8 @@ class Checker {
   explicit Checker(const CheckOptions& options);
 
   bool full() const { return options_.full || options_.bench; }
+  // Whether a device's rows are checked: they read weights as stored.
+  bool on_device() const { return options_.device != nullptr; }
   // The op that the following cases are of.
   void SetOp(std::string op) { op_ = std::move(op); }
   Random NewRandom(std::string_view name) const;
@@ -130,7 +141,8 @@ class Checker {
 
   CheckOptions options_;
   std::string op_;
-  Context context_, other_;     // two numbers of threads
+  Context context_, other_;  // two numbers of threads
+  Context on_device_;
   std::vector<uint64_t> cold_;  // read between timed runs, larger than any cache
   CheckReport report_;
 };

@@ -143,7 +143,8 @@ TEST(Checker, TimesRealCasesAsJsonLines) {
   const Kernel<RmsNormArgs> row = {"row", Target::kHost, "", nullptr, Good};
   const CheckOutcome outcome = RunOne(row, true, &report, options);
   EXPECT_GT(outcome.timing.median_us, 0);
-  EXPECT_GT(report.read_gbps, 0);
+  EXPECT_GT(report.limits.read_gbps, 0);
+  EXPECT_GT(report.limits.f32_gflops, 0);
   ASSERT_EQ(report.result_lines.size(), 2u);  // ref and the row
   simdjson::dom::parser parser;
   const simdjson::dom::element line = parser.parse(report.result_lines[1]);
@@ -154,7 +155,8 @@ TEST(Checker, TimesRealCasesAsJsonLines) {
   EXPECT_EQ(line["flops"].get_int64().value(), 2000);
   EXPECT_EQ(line["machine"].get_string().value(), options.machine);
   EXPECT_EQ(line["command"].get_string().value(), options.command);
-  for (const char* number : {"median_us", "gbps", "tflops", "read_gbps", "fraction", "threads"}) {
+  for (const char* number : {"median_us", "gbps", "tflops", "read_gbps", "peak_tflops", "of_read",
+                             "of_peak", "fraction", "threads"}) {
     EXPECT_GE(line[number].get_double().value(), 0) << number;
   }
 }

@@ -4,12 +4,24 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <vector>
+
+#include "kernels/common/packing.h"
 
 namespace seacliff {
 
 void DecodeRow(const Matrix& w, int64_t row, float* out) {
   const char* bytes = static_cast<const char*>(w.data) + row * w.row_bytes();
   const E8m0* scales = w.scale_row(row);
+  std::vector<uint8_t> unpacked;
+  std::vector<E8m0> unpacked_scales;
+  if (w.layout == WeightLayout::kTiles) {
+    unpacked.resize(static_cast<size_t>(w.row_bytes()));
+    unpacked_scales.resize(static_cast<size_t>(w.scale_cols()));
+    UnpackRow(w, row, unpacked.data(), unpacked_scales.data());
+    bytes = reinterpret_cast<const char*>(unpacked.data());
+    if (w.format == WeightFormat::kMxfp4) scales = unpacked_scales.data();
+  }
   switch (w.format) {
     case WeightFormat::kF32:
       std::memcpy(out, bytes, static_cast<size_t>(w.cols) * 4);

@@ -44,7 +44,17 @@ struct CompressArgs {
 void Compress(Context& k, const CompressArgs& a);
 
 namespace compress {
-void Ref(Context& k, const CompressArgs& a);
+bool CpuTakes(const CompressArgs& a);  // FP8 or FP4 entries
+void Cpu(Context& k, const CompressArgs& a);
+// FP8 entries of up to 1,024 values or FP4 entries of 128
+inline bool CudaTakes(const CompressArgs& a) {
+  const int64_t dim = a.entries.dim;
+  const bool kv = a.entries.format == EntryFormat::kKvFp8 && dim % 64 == 0 && dim <= 1024;
+  const bool index = a.entries.format == EntryFormat::kIndexFp4 && dim == 128;
+  return (kv || index) && a.frequencies.shape[0] == 32;
 }
+void Cuda(Context& k, const CompressArgs& a);
+void Ref(Context& k, const CompressArgs& a);
+}  // namespace compress
 
 }  // namespace seacliff

@@ -22,6 +22,7 @@ constexpr Shape kShapes[] = {
     {"bf16 table, f32 streams", 3, 9, 4, 64, WeightFormat::kBf16, DType::kF32},
     {"one stream, odd dim", 7, 3, 1, 33, WeightFormat::kBf16, DType::kBf16},
     {"no tokens", 0, 3, 4, 64, WeightFormat::kBf16, DType::kBf16},
+    {"tiny", 9, 12, 4, 128, WeightFormat::kBf16, DType::kBf16},
     {"flash, 1 token", 1, 4096, 4, 4096, WeightFormat::kBf16, DType::kBf16, true},
     {"pro, 64 tokens", 64, 4096, 4, 7168, WeightFormat::kBf16, DType::kBf16, true},
 };

@@ -21,7 +21,14 @@ struct EmbedArgs {
 void Embed(Context& k, const EmbedArgs& a);
 
 namespace embed {
-void Ref(Context& k, const EmbedArgs& a);
+bool CpuTakes(const EmbedArgs& a);  // table and streams bf16
+void Cpu(Context& k, const EmbedArgs& a);
+inline bool CudaTakes(const EmbedArgs& a) {  // streams bf16, table bf16 or f32
+  return !a.streams.exact() && a.table.layout == WeightLayout::kRowMajor &&
+         (a.table.format == WeightFormat::kBf16 || a.table.format == WeightFormat::kF32);
 }
+void Cuda(Context& k, const EmbedArgs& a);
+void Ref(Context& k, const EmbedArgs& a);
+}  // namespace embed
 
 }  // namespace seacliff

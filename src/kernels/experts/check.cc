@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "kernels/check_table.h"
+#include "kernels/common/packing.h"
 #include "kernels/experts/op.h"
 
 namespace seacliff::experts {
@@ -37,8 +38,16 @@ constexpr Shape kShapes[] = {
     {"ragged quantisation groups", 3, 4, 2, 160, 96, kMxfp4},
     {"zeros", 2, 4, 2, 128, 128, kMxfp4, kBf16, true, 0},
     {"no tokens", 0, 4, 2, 128, 128, kMxfp4},
+    {"many tokens an expert", 40, 3, 2, 128, 64, kMxfp4},
+    {"300 tokens an expert", 300, 2, 1, 64, 32, kMxfp4},
+    {"20 tokens, 4 experts", 20, 4, 2, 288, 160, kMxfp4},
+    {"fp8, 20 tokens, 4 experts", 20, 4, 2, 288, 160, kFp8},
+    {"70 tokens, 3 experts", 70, 3, 2, 544, 288, kMxfp4},
+    {"fp8, 70 tokens, 3 experts", 70, 3, 2, 288, 160, kFp8},
+    {"400 experts", 9, 400, 6, 64, 32, kMxfp4},
     {"flash, 1 token", 1, 16, 6, 4096, 2048, kMxfp4, kBf16, true, 1, true},
     {"flash, 4 tokens", 4, 16, 6, 4096, 2048, kMxfp4, kBf16, true, 1, true},
+    {"flash, 64 tokens", 64, 8, 6, 4096, 2048, kMxfp4, kBf16, true, 1, true},
     {"pro, 1 token", 1, 8, 6, 7168, 3072, kMxfp4, kBf16, true, 1, true},
 };
 
@@ -47,6 +56,11 @@ ExpertWeights MakeExpert(CheckMemory& memory, Random& random, WeightFormat forma
   return {memory.Weights("w1", format, s.inter, s.dim, random, used),
           memory.Weights("w3", format, s.inter, s.dim, random, used),
           memory.Weights("w2", format, s.dim, s.inter, random, used)};
+}
+
+ExpertWeights Packed(CheckMemory& memory, const ExpertWeights& w) {
+  return {memory.Packed("packed w1", w.gate), memory.Packed("packed w3", w.up),
+          memory.Packed("packed w2", w.down)};
 }
 
 int64_t Bytes(const ExpertWeights& w) {
@@ -76,7 +90,7 @@ Expect Output(const Expect& x, const ExpertWeights& w, double weight, DType dtyp
   return y;
 }
 
-void CheckShape(Checker& c, const Shape& s) {
+void CheckShape(Checker& c, const Shape& s, bool packed) {
   Random random = c.NewRandom(s.name);
   CheckMemory memory;
   const auto x = memory.Activations<2>("x", s.dtype, {s.tokens, s.dim}, Access::kRead,
@@ -107,6 +121,12 @@ void CheckShape(Checker& c, const Shape& s) {
     shared = MakeExpert(memory, random, f32 ? WeightFormat::kF32 : kFp8, s, true);
     bytes += Bytes(shared);
   }
+  std::vector<ExpertWeights> given = experts;  // what the rows get
+  ExpertWeights given_shared = shared;
+  if (packed) {
+    for (ExpertWeights& w : given) w = Packed(memory, w);
+    if (s.shared) given_shared = Packed(memory, shared);
+  }
   const auto y = memory.Activations<2>("y", s.dtype, {s.tokens, s.dim}, Access::kWrite);
 
   // Arguments hold a span of the weights in their place.
@@ -114,7 +134,7 @@ void CheckShape(Checker& c, const Shape& s) {
   const auto args = [=](const Place& at, int64_t part) {
     const int64_t begin = part == kWhole ? 0 : part, count = part == kWhole ? s.tokens : 1;
     placed->clear();
-    for (const ExpertWeights& w : experts) placed->push_back({at(w.gate), at(w.up), at(w.down)});
+    for (const ExpertWeights& w : given) placed->push_back({at(w.gate), at(w.up), at(w.down)});
     View<const int32_t, 2> picks_rows = at(picks);
     View<const float, 2> weight_rows = at(weights);
     picks_rows.data += begin * s.picks;
@@ -122,14 +142,14 @@ void CheckShape(Checker& c, const Shape& s) {
     picks_rows.shape[0] = weight_rows.shape[0] = count;
     return ExpertsArgs{at(x).Rows(begin, count),
                        *placed,
-                       {at(shared.gate), at(shared.up), at(shared.down)},
+                       {at(given_shared.gate), at(given_shared.up), at(given_shared.down)},
                        picks_rows,
                        weight_rows,
                        kLimit,
                        at(y).Rows(begin, count)};
   };
   Case k;
-  k.name = s.name;
+  k.name = packed ? std::string(s.name) + ", packed" : s.name;
   k.parts = s.tokens;
   k.read = [=](const Place& at) { return Loaded(at(y)); };
   // Token by token; rows go expert by expert.
@@ -162,7 +182,9 @@ void CheckShape(Checker& c, const Shape& s) {
 
 void Check(Checker& c) {
   for (const Shape& s : kShapes) {
-    if (!s.real || c.full()) CheckShape(c, s);
+    if (s.real && !c.full()) continue;
+    if (!s.real || c.on_device()) CheckShape(c, s, false);
+    if (!c.on_device() && s.routed != WeightFormat::kF32) CheckShape(c, s, true);
   }
 }
 

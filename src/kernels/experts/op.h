@@ -35,7 +35,12 @@ struct ExpertsArgs {
 void Experts(Context& k, const ExpertsArgs& a);
 
 namespace experts {
+bool CpuTakes(const ExpertsArgs& a);  // packed weights, bf16
+void Cpu(Context& k, const ExpertsArgs& a);
+inline constexpr size_t kCudaMostExperts = 640;  // whose pointers travel with one launch
+bool CudaTakes(const ExpertsArgs& a);            // FP8 or MXFP4 as stored, bf16, dims % 32 == 0
+void Cuda(Context& k, const ExpertsArgs& a);
 void Ref(Context& k, const ExpertsArgs& a);
-}
+}  // namespace experts
 
 }  // namespace seacliff

@@ -22,7 +22,13 @@ struct GroupedLinearArgs {
 void GroupedLinear(Context& k, const GroupedLinearArgs& a);
 
 namespace grouped_linear {
-void Ref(Context& k, const GroupedLinearArgs& a);
+bool CpuTakes(const GroupedLinearArgs& a);  // packed, bf16, rank % 64 == 0
+void Cpu(Context& k, const GroupedLinearArgs& a);
+inline bool CudaTakes(const GroupedLinearArgs& a) {  // weights as stored, bf16
+  return a.w.layout == WeightLayout::kRowMajor && !a.x.exact();
 }
+void Cuda(Context& k, const GroupedLinearArgs& a);
+void Ref(Context& k, const GroupedLinearArgs& a);
+}  // namespace grouped_linear
 
 }  // namespace seacliff

@@ -22,6 +22,8 @@ constexpr Shape kShapes[] = {
     {"zeros", 2, 2, 128, DType::kBf16, 5, 0},
     {"tiny", 2, 2, 128, DType::kBf16, 5, 1e-30},
     {"large", 2, 2, 128, DType::kBf16, 70000, 1e20},
+    {"many tokens, odd heads", 70, 9, 128, DType::kBf16, 1000},
+    {"dim 256", 2, 3, 256, DType::kBf16, 300},
     {"no tokens", 0, 2, 128, DType::kBf16, 0},
     {"flash and pro, 1 token", 1, 64, 128, DType::kBf16, 65535, 1, true},
     {"flash and pro, 64 tokens", 64, 64, 128, DType::kBf16, 65535, 1, true},

@@ -22,7 +22,15 @@ struct IndexQueryArgs {
 void IndexQuery(Context& k, const IndexQueryArgs& a);
 
 namespace index_query {
-void Ref(Context& k, const IndexQueryArgs& a);
+bool CpuTakes(const IndexQueryArgs& a);  // bf16
+void Cpu(Context& k, const IndexQueryArgs& a);
+// bf16, dim 64, 128 or 256
+inline bool CudaTakes(const IndexQueryArgs& a) {
+  const int64_t dim = a.q.shape[2];
+  return !a.q.exact() && (dim == 64 || dim == 128 || dim == 256) && a.frequencies.shape[0] == 32;
 }
+void Cuda(Context& k, const IndexQueryArgs& a);
+void Ref(Context& k, const IndexQueryArgs& a);
+}  // namespace index_query
 
 }  // namespace seacliff

@@ -37,9 +37,27 @@ std::vector<Shape> Shapes() {
       {"margin", {{300, 40}, {5, 1}}, 4, 128, 16, DType::kBf16, false, false, true},
       {"margin, exact", {{300, 3}, {5, 1}}, 4, 128, 16, DType::kF32, false, false, true},
       {"margin, ties", {{300, 2}}, 4, 64, 16, DType::kBf16, true, false, true},
+      {"many tokens", {{200, 70}, {5, 9}}, 18, 64, 16},
+      // Tokens that share a group of them: of several sequences, scored and not.
+      {"chunks of several sequences",
+       {{300, 40}, {90, 3}, {2, 50}, {1190, 37}, {40, 0}, {1000, 1}},
+       8,
+       128,
+       16},
+      {"decode of several sequences",
+       {{300, 1}, {1300, 1}, {20, 1}, {2047, 1}, {700, 1}},
+       8,
+       128,
+       16},
+      {"many ties", {{3000, 20}}, 4, 64, 100, DType::kBf16, true},
+      {"16 heads, 8K, 1 token", {{8191, 1}}, 16, 128, 256, DType::kBf16, false, true},
+      {"16 heads, 8K, 32 tokens", {{8160, 32}}, 16, 128, 256, DType::kBf16, false, true},
       {"flash, 8K, 1 token", {{8191, 1}}, 64, 128, 512, DType::kBf16, false, true},
       {"pro, 8K, 4 tokens", {{8190, 4}}, 64, 128, 1024, DType::kBf16, false, true},
       {"flash, 64K, 1 token", {{65535, 1}}, 64, 128, 512, DType::kBf16, false, true},
+      {"flash, 4K, 40 tokens", {{4100, 40}}, 64, 128, 512, DType::kBf16, false, true},
+      {"pro, 4K, 40 tokens", {{4090, 40}}, 64, 128, 1024, DType::kBf16, false, true},
+      {"8 heads, 250K, 1 token", {{250003, 1}}, 8, 128, 512, DType::kBf16, false, true},
   };
 }
 

@@ -37,7 +37,16 @@ struct IndexTopkArgs {
 void IndexTopk(Context& k, const IndexTopkArgs& a);
 
 namespace index_topk {
-void Ref(Context& k, const IndexTopkArgs& a);
+bool CpuTakes(const IndexTopkArgs& a);  // bf16, FP4 entries, no margin
+void Cpu(Context& k, const IndexTopkArgs& a);
+// bf16, FP4 entries of 64 or 128 values in pages of 32, up to 64 heads, no margin
+inline bool CudaTakes(const IndexTopkArgs& a) {
+  const int64_t heads = a.q.shape[1], dim = a.q.shape[2];
+  return !a.q.exact() && a.entries.format == EntryFormat::kIndexFp4 && a.entries.page_len == 32 &&
+         a.ratio == 4 && (dim == 64 || dim == 128) && heads <= 64 && !a.margin;
 }
+void Cuda(Context& k, const IndexTopkArgs& a);
+void Ref(Context& k, const IndexTopkArgs& a);
+}  // namespace index_topk
 
 }  // namespace seacliff

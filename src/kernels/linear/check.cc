@@ -1,5 +1,6 @@
 // Cases, expectation and cost of linear.
 #include "kernels/check_table.h"
+#include "kernels/common/packing.h"
 #include "kernels/linear/op.h"
 
 namespace seacliff::linear {
@@ -43,6 +44,17 @@ constexpr Shape kShapes[] = {
     {"outliers", 3, 64, 512, kFp8, true, DType::kBf16, DType::kF32, 1, false, true},
     {"outliers, ragged", 3, 64, 160, kMxfp4, true, DType::kBf16, DType::kF32, 1, false, true},
     {"no tokens", 0, 64, 128, kFp8, true},
+    {"fp8, many tokens", 23, 256, 384, kFp8, true},
+    {"mxfp4, many tokens", 23, 192, 384, kMxfp4, true},
+    {"bf16, many tokens", 23, 136, 416, kBf16, false, DType::kBf16, DType::kF32},
+    {"fp8, 300 tokens", 300, 64, 64, kFp8, true},
+    // Enough for the largest tiles of a device, and none of them full.
+    {"fp8, 1,100 tokens", 1100, 900, 160, kFp8, true},
+    {"fp8, 1,100 tokens, not quantised", 1100, 900, 144, kFp8, false, DType::kBf16, DType::kF32},
+    {"mxfp4, 1,100 tokens", 1100, 900, 96, kMxfp4, true, DType::kBf16, DType::kF32},
+    {"bf16, 1,100 tokens", 1100, 900, 72, kBf16, false},
+    {"bf16, odd rows, 40 tokens", 40, 37, 136, kBf16, false},
+    {"mxfp4, not quantised", 3, 40, 160, kMxfp4, false},
     {"one row", 3, 1, 128, kBf16, false},
     {"flash wq_a, 1 token", 1, 1024, 4096, kFp8, true, DType::kBf16, DType::kBf16, 1, true},
     {"flash wq_b, 1 token", 1, 32768, 1024, kFp8, true, DType::kBf16, DType::kBf16, 1, true},
@@ -50,11 +62,14 @@ constexpr Shape kShapes[] = {
     {"flash wo_b, 1 token", 1, 4096, 8192, kFp8, true, DType::kBf16, DType::kBf16, 1, true},
     {"flash compressor, 1 token", 1, 2048, 4096, kBf16, false, DType::kBf16, DType::kF32, 1, true},
     {"flash expert w1, 1 token", 1, 2048, 4096, kMxfp4, true, DType::kBf16, DType::kBf16, 1, true},
+    {"flash wq_b, 512 tokens", 512, 32768, 1024, kFp8, true, DType::kBf16, DType::kBf16, 1, true},
+    {"flash expert w1, 64 tokens", 64, 2048, 4096, kMxfp4, true, DType::kBf16, DType::kBf16, 1,
+     true},
     {"pro wo_b, 4 tokens", 4, 7168, 16384, kFp8, true, DType::kBf16, DType::kBf16, 1, true},
     {"flash head, 1 token", 1, 129280, 4096, kBf16, false, DType::kBf16, DType::kF32, 1, true},
 };
 
-void CheckShape(Checker& c, const Shape& s) {
+void CheckShape(Checker& c, const Shape& s, WeightLayout layout) {
   Random random = c.NewRandom(s.name);
   CheckMemory memory;
   // Now and then a large value, so that the scales of the groups differ.
@@ -64,7 +79,9 @@ void CheckShape(Checker& c, const Shape& s) {
     return random.Below(64) == 0 ? 16 * v : v;
   };
   const auto x = memory.Activations<2>("x", s.x, {s.tokens, s.cols}, Access::kRead, value);
-  const Matrix w = memory.Weights("w", s.w, s.rows, s.cols, random);
+  const Matrix stored = memory.Weights("stored", s.w, s.rows, s.cols, random);
+  if (layout == WeightLayout::kTiles && !CanPack(stored)) return;
+  const Matrix w = layout == WeightLayout::kTiles ? memory.Packed("w", stored) : stored;
   const auto out = memory.Activations<2>("out", s.out, {s.tokens, s.rows}, Access::kWrite);
 
   const auto args = [=](const Place& at, int64_t part) {
@@ -73,6 +90,7 @@ void CheckShape(Checker& c, const Shape& s) {
   };
   Case k;
   k.name = s.name;
+  if (layout == WeightLayout::kTiles) k.name += ", packed";
   k.parts = s.tokens;
   k.read = [=](const Place& at) { return Loaded(at(out)); };
   k.expect = [=](Allowance a) {
@@ -81,11 +99,11 @@ void CheckShape(Checker& c, const Shape& s) {
     for (int64_t t = 0; t < s.tokens && quantised; ++t) {
       QuantiseE4m3(std::span<Approx>(in).subspan(t * s.cols, s.cols), 128);
     }
-    Expect y = MatMul(in, w, a, quantised);
+    Expect y = MatMul(in, stored, a, quantised);
     Round(y, s.out);
     return y;
   };
-  k.cost.bytes = WeightBytes(w) + x.size() * SizeOf(s.x) + out.size() * SizeOf(s.out);
+  k.cost.bytes = WeightBytes(stored) + x.size() * SizeOf(s.x) + out.size() * SizeOf(s.out);
   k.cost.flops = 2 * s.tokens * s.rows * s.cols;
   k.real = s.real;
   c.Run<LinearArgs>(memory, k, args);
@@ -95,7 +113,9 @@ void CheckShape(Checker& c, const Shape& s) {
 
 void Check(Checker& c) {
   for (const Shape& s : kShapes) {
-    if (!s.real || c.full()) CheckShape(c, s);
+    if (s.real && !c.full()) continue;
+    if (!s.real || c.on_device()) CheckShape(c, s, WeightLayout::kRowMajor);
+    if (!c.on_device()) CheckShape(c, s, WeightLayout::kTiles);
   }
 }
 

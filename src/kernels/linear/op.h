@@ -29,7 +29,13 @@ struct LinearArgs {
 void Linear(Context& k, const LinearArgs& a);
 
 namespace linear {
-void Ref(Context& k, const LinearArgs& a);
+bool CpuTakes(const LinearArgs& a);  // packed weights, bf16
+void Cpu(Context& k, const LinearArgs& a);
+inline bool CudaTakes(const LinearArgs& a) {  // weights as stored, bf16
+  return a.w.layout == WeightLayout::kRowMajor && !a.x.exact();
 }
+void Cuda(Context& k, const LinearArgs& a);
+void Ref(Context& k, const LinearArgs& a);
+}  // namespace linear
 
 }  // namespace seacliff

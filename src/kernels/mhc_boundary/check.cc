@@ -24,6 +24,8 @@ constexpr float kNormEps = 1e-6f;
 constexpr Shape kShapes[] = {
     {"4 streams", 4, 4, 256, DType::kBf16},
     {"4 streams, exact", 4, 4, 256, DType::kF32},
+    {"6 tokens, ragged pieces", 6, 4, 528, DType::kBf16},
+    {"35 tokens, ragged pieces", 35, 4, 1040, DType::kBf16},
     {"first", 3, 4, 256, DType::kBf16, true},
     {"first, exact", 3, 4, 256, DType::kF32, true},
     {"2 streams, odd dim", 3, 2, 33, DType::kBf16},
@@ -34,8 +36,15 @@ constexpr Shape kShapes[] = {
     {"large", 2, 4, 64, DType::kBf16, false, 20, 1e6},
     {"an eps that shows, exact", 3, 4, 64, DType::kF32, false, 20, 1, 1, false, 0.01f},
     {"no tokens", 0, 4, 64, DType::kBf16},
+    // Devices sum few and many tokens in different kernels, by groups of columns: ragged ones here.
+    {"17 tokens, ragged groups", 17, 4, 288, DType::kBf16},
+    {"many tokens, ragged groups", 517, 4, 288, DType::kBf16},
+    {"many tokens, first", 515, 4, 64, DType::kBf16, true},
+    {"very many tokens", 2051, 4, 32, DType::kBf16},
     {"flash, 1 token", 1, 4, 4096, DType::kBf16, false, 20, 1, 1, true},
+    {"flash, 8 tokens", 8, 4, 4096, DType::kBf16, false, 20, 1, 1, true},
     {"flash, 64 tokens", 64, 4, 4096, DType::kBf16, false, 20, 1, 1, true},
+    {"flash, 1024 tokens", 1024, 4, 4096, DType::kBf16, false, 20, 1, 1, true},
     {"pro, 1 token", 1, 4, 7168, DType::kBf16, false, 20, 1, 1, true},
 };
 

@@ -42,7 +42,16 @@ struct MhcBoundaryArgs {
 void MhcBoundary(Context& k, const MhcBoundaryArgs& a);
 
 namespace mhc_boundary {
-void Ref(Context& k, const MhcBoundaryArgs& a);
+bool CpuTakes(const MhcBoundaryArgs& a);  // bf16, 4 streams, dim % 16 == 0, fn f32
+void Cpu(Context& k, const MhcBoundaryArgs& a);
+inline bool CudaTakes(
+    const MhcBoundaryArgs& a) {  // bf16, 4 streams, dim % 32 == 0 and <= 8192, fn f32
+  const int64_t dim = a.x.shape[1];
+  return !a.x.exact() && a.streams.shape[1] == 4 && dim % 32 == 0 && dim <= 8192 &&
+         a.hc.fn.format == WeightFormat::kF32;
 }
+void Cuda(Context& k, const MhcBoundaryArgs& a);
+void Ref(Context& k, const MhcBoundaryArgs& a);
+}  // namespace mhc_boundary
 
 }  // namespace seacliff

@@ -29,7 +29,15 @@ struct MhcHeadArgs {
 void MhcHead(Context& k, const MhcHeadArgs& a);
 
 namespace mhc_head {
-void Ref(Context& k, const MhcHeadArgs& a);
+bool CpuTakes(const MhcHeadArgs& a);  // bf16, 4 streams, dim % 16 == 0, fn f32
+void Cpu(Context& k, const MhcHeadArgs& a);
+inline bool CudaTakes(const MhcHeadArgs& a) {  // bf16, 4 streams, dim % 32 == 0 and <= 8192, fn f32
+  const int64_t dim = a.x.shape[1];
+  return !a.x.exact() && a.streams.shape[1] == 4 && dim % 32 == 0 && dim <= 8192 &&
+         a.hc.fn.format == WeightFormat::kF32;
 }
+void Cuda(Context& k, const MhcHeadArgs& a);
+void Ref(Context& k, const MhcHeadArgs& a);
+}  // namespace mhc_head
 
 }  // namespace seacliff

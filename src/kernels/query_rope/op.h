@@ -23,7 +23,15 @@ struct QueryRopeArgs {
 void QueryRope(Context& k, const QueryRopeArgs& a);
 
 namespace query_rope {
-void Ref(Context& k, const QueryRopeArgs& a);
+bool CpuTakes(const QueryRopeArgs& a);  // bf16
+void Cpu(Context& k, const QueryRopeArgs& a);
+// bf16, dim % 64 == 0 up to 1,024, 32 frequencies
+inline bool CudaTakes(const QueryRopeArgs& a) {
+  const int64_t dim = a.q.shape[2];
+  return !a.q.exact() && dim % 64 == 0 && dim >= 64 && dim <= 1024 && a.frequencies.shape[0] == 32;
 }
+void Cuda(Context& k, const QueryRopeArgs& a);
+void Ref(Context& k, const QueryRopeArgs& a);
+}  // namespace query_rope
 
 }  // namespace seacliff

@@ -27,7 +27,11 @@ constexpr Shape kShapes[] = {
     {"odd dim", 5, 33, DType::kBf16},
     {"dim 1", 3, 1, DType::kF32},
     {"no tokens", 0, 64, DType::kBf16},
+    {"many short rows, in place", 67, 512, DType::kBf16, 1, true},
+    {"rows of one warp's size and more", 9, 1032, DType::kBf16},
     {"flash dim, 1 token", 1, 4096, DType::kBf16, 1, false, true},
+    {"query rank, 1 token", 1, 1024, DType::kBf16, 1, true, true},
+    {"query rank, 1024 tokens", 1024, 1024, DType::kBf16, 1, true, true},
     {"pro dim, 256 tokens", 256, 7168, DType::kBf16, 1, false, true},
 };
 

@@ -21,7 +21,11 @@ struct RmsNormArgs {
 void RmsNorm(Context& k, const RmsNormArgs& a);
 
 namespace rms_norm {
+bool CpuTakes(const RmsNormArgs& a);  // bf16, dim % 16 == 0
+void Cpu(Context& k, const RmsNormArgs& a);
+inline bool CudaTakes(const RmsNormArgs& a) { return !a.x.exact(); }
+void Cuda(Context& k, const RmsNormArgs& a);
 void Ref(Context& k, const RmsNormArgs& a);
-}
+}  // namespace rms_norm
 
 }  // namespace seacliff

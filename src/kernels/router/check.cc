@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/check_table.h"
+#include "kernels/common/packing.h"
 #include "kernels/router/op.h"
 
 namespace seacliff::router {
@@ -33,6 +34,7 @@ constexpr Shape kShapes[] = {
     {"ties", 3, 20, 64, 5, false, DType::kBf16, 1, 8, true},
     {"odd sizes", 3, 7, 33, 3, false},
     {"every expert", 3, 5, 64, 5, false},
+    {"many tokens", 200, 72, 160, 6, false},
     {"no tokens", 0, 16, 64, 4, false},
     {"margin", 4, 32, 64, 4, false, DType::kBf16, 1, 8, false, false, true},
     {"margin, ties", 2, 8, 64, 4, false, DType::kBf16, 1, 8, true, false, true},
@@ -105,7 +107,7 @@ std::string CheckWeights(View<const int32_t, 1> picks, View<const float, 1> weig
   return "";
 }
 
-void CheckShape(Checker& c, const Shape& s) {
+void CheckShape(Checker& c, const Shape& s, WeightLayout layout) {
   Random random = c.NewRandom(s.name);
   CheckMemory memory;
   const auto x = memory.Activations<2>("x", s.dtype, {s.tokens, s.dim}, Access::kRead,
@@ -116,6 +118,8 @@ void CheckShape(Checker& c, const Shape& s) {
     std::memcpy(gate_bytes + e * gate.row_bytes(), gate_bytes,
                 static_cast<size_t>(gate.row_bytes()));
   }
+  if (layout == WeightLayout::kTiles && !CanPack(gate)) return;
+  const Matrix given = layout == WeightLayout::kTiles ? memory.Packed("packed gate", gate) : gate;
   View<float, 1> bias;
   View<int64_t, 2> table;
   View<int32_t, 1> ids;
@@ -143,7 +147,7 @@ void CheckShape(Checker& c, const Shape& s) {
   const auto args = [=](const Place& at, int64_t part) {
     const int64_t begin = part == kWhole ? 0 : part, count = part == kWhole ? s.tokens : 1;
     RouterArgs r{at(x).Rows(begin, count),
-                 at(gate),
+                 at(given),
                  at(bias),
                  at(table),
                  at(ids),
@@ -161,6 +165,7 @@ void CheckShape(Checker& c, const Shape& s) {
   };
   Case k;
   k.name = s.name;
+  if (layout == WeightLayout::kTiles) k.name += ", packed";
   k.parts = s.tokens;
   k.verify = [=](const Place& at, Allowance a) {
     Expect affinity = MatMul(Values(x, 0, x.size()), gate, a);
@@ -203,7 +208,9 @@ void CheckShape(Checker& c, const Shape& s) {
 
 void Check(Checker& c) {
   for (const Shape& s : kShapes) {
-    if (!s.real || c.full()) CheckShape(c, s);
+    if (s.real && !c.full()) continue;
+    if (!s.real || c.on_device()) CheckShape(c, s, WeightLayout::kRowMajor);
+    if (!c.on_device()) CheckShape(c, s, WeightLayout::kTiles);
   }
 }
 

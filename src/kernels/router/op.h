@@ -33,7 +33,14 @@ struct RouterArgs {
 void Router(Context& k, const RouterArgs& a);
 
 namespace router {
-void Ref(Context& k, const RouterArgs& a);
+bool CpuTakes(const RouterArgs& a);  // packed, no margin
+void Cpu(Context& k, const RouterArgs& a);
+inline bool CudaTakes(const RouterArgs& a) {  // gate as stored, bf16, up to 2,048 experts
+  return a.gate.layout == WeightLayout::kRowMajor && !a.x.exact() && a.gate.rows <= 2048 &&
+         a.gate.format != WeightFormat::kMxfp4;
 }
+void Cuda(Context& k, const RouterArgs& a);
+void Ref(Context& k, const RouterArgs& a);
+}  // namespace router
 
 }  // namespace seacliff

@@ -44,6 +44,9 @@ struct SampleScratch {
   };
   std::vector<float> logits, weights;
   std::vector<Candidate> candidates, order;
+  // Of the cpu row: the largest logits of each chunk, sums of its weights, logits of a selection.
+  std::vector<float> maxima, keys;
+  std::vector<double> sums;
 };
 
 struct SampleRow {
@@ -76,7 +79,8 @@ struct SampleArgs {
 void Sample(Context& k, const SampleArgs& a);
 
 namespace sample {
+void Cpu(Context& k, const SampleArgs& a);
 void Ref(Context& k, const SampleArgs& a);
-}
+}  // namespace sample
 
 }  // namespace seacliff

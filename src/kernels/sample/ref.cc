@@ -1,22 +1,12 @@
 // Reference row of sample.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
-#include "base/check.h"
 #include "base/random.h"
-#include "kernels/sample/op.h"
+#include "kernels/sample/steps.h"
 
 namespace seacliff::sample {
 namespace {
-
-using Candidate = SampleScratch::Candidate;
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-bool Better(const Candidate& a, const Candidate& b) {
-  return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
-}
 
 // The `n` best of a row, best first.
 void SelectTop(std::span<const float> logits, size_t n, std::vector<Candidate>& best) {
@@ -35,8 +25,7 @@ void SelectTop(std::span<const float> logits, size_t n, std::vector<Candidate>& 
   std::sort_heap(best.begin(), best.end(), Better);
 }
 
-// The first id of the largest logit; -1 if a logit is NaN or +inf, or all are -inf.
-int32_t ArgMax(std::span<const float> logits) {
+int32_t ArgMax(std::span<const float> logits, SampleScratch&) {
   bool finite = true;
   float largest = -kInfinity;
   for (const float logit : logits) {
@@ -47,37 +36,11 @@ int32_t ArgMax(std::span<const float> logits) {
   return static_cast<int32_t>(std::find(logits.begin(), logits.end(), largest) - logits.begin());
 }
 
-bool HasPenalty(const SampleRow& row) {
-  return row.repetition_penalty != 1 || row.presence_penalty != 0 || row.frequency_penalty != 0;
-}
-
-// Step 2 of the definition, on a copy. Only named ids change.
-void Adjust(const SampleRow& row, std::vector<float>& logits) {
-  logits.assign(row.logits.begin(), row.logits.end());
-  if (HasPenalty(row)) {
-    for (const TokenCount& seen : row.counts) {
-      float& logit = logits[static_cast<size_t>(seen.id)];
-      logit = logit > 0 ? logit / row.repetition_penalty : logit * row.repetition_penalty;
-      if (seen.count == 0) continue;
-      logit -= row.frequency_penalty * static_cast<float>(seen.count) + row.presence_penalty;
-    }
-  }
-  for (const auto& [id, bias] : row.bias) logits[static_cast<size_t>(id)] += bias;
-  for (const int32_t id : row.banned) logits[static_cast<size_t>(id)] = -kInfinity;
-}
-
-void FillLogprobs(const SampleRow& row, float largest, SampleScratch& scratch, Token& token) {
+double Weigh(const SampleRow& row, float largest, SampleScratch& scratch) {
   double sum = 0;
   for (const float logit : row.logits) sum += static_cast<double>(std::exp(logit - largest));
-  const double log_sum = static_cast<double>(largest) + std::log(sum);
-  const auto logprob = [&](float logit) {
-    return static_cast<float>(static_cast<double>(logit) - log_sum);
-  };
-  token.logprob = logprob(row.logits[static_cast<size_t>(token.id)]);
   SelectTop(row.logits, static_cast<size_t>(row.top_logprobs), scratch.candidates);
-  for (const Candidate& candidate : scratch.candidates) {
-    token.top.push_back({candidate.id, logprob(candidate.logit)});
-  }
+  return sum;
 }
 
 // The id at which the running sum of weights exceeds u times their sum.
@@ -170,40 +133,13 @@ int32_t DrawToken(const SampleRow& row, std::span<const float> logits, float lar
   return static_cast<int32_t>(Choose(weights.size(), u, weight));
 }
 
-Status SampleOne(const SampleRow& row) {
-  SC_CHECK(!row.logits.empty());
-  SampleScratch& scratch = *row.scratch;
-  Token& token = *row.token;
-  token.top.clear();
-  token.logprob = 0;
-  const int32_t best = ArgMax(row.logits);
-  if (best < 0) return Internal("the model gave logits that are NaN or infinite");
-
-  std::span<const float> logits = row.logits;
-  token.id = best;
-  if (HasPenalty(row) || !row.bias.empty() || !row.banned.empty()) {
-    Adjust(row, scratch.logits);
-    logits = scratch.logits;
-    token.id = ArgMax(logits);
-    if (token.id < 0)
-      return Internal("logit_bias, penalties and min_tokens leave no token to choose");
-  }
-  if (row.temperature > 0) {
-    token.id = DrawToken(row, logits, logits[static_cast<size_t>(token.id)], scratch);
-  }
-  if (row.top_logprobs >= 0) {
-    FillLogprobs(row, row.logits[static_cast<size_t>(best)], scratch, token);
-  }
-  return OkStatus();
-}
-
 }  // namespace
 
 void Ref(Context& k, const SampleArgs& a) {
   k.pool().For(static_cast<int64_t>(a.rows.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       SampleRow& row = a.rows[static_cast<size_t>(i)];
-      row.error = SampleOne(row);
+      row.error = SampleOne(row, {ArgMax, DrawToken, Weigh});
     }
   });
 }

@@ -36,10 +36,20 @@ std::vector<Shape> Shapes() {
       {"sinks far above and below", {{10, 2}}, 4, 128, 128, 0, 0, bf16, 1, 1000},
       {"zero queries", {{10, 2}}, 2, 128, 128, 0, 0, bf16, 0},
       {"empty sequences only", {{10, 0}}, 2, 128, 128, 0, 0},
+      {"33 heads, more tiles than one", {{299, 2}, {0, 1}}, 33, 128, 128, 4, 64},
+      {"many tokens", {{0, 40}, {500, 3}}, 4, 128, 32, 4, 8},
+      // More keys than a short list of pieces of fixed length would hold.
+      {"ratio 4, 3,128 keys", {{12000, 1}}, 2, 128, 128, 4, 0},
+      {"ratio 128, a million tokens", {{1048000, 1}, {90000, 1}}, 2, 128, 128, 128, 0},
+      {"24 heads, two chunks", {{500, 270}, {30, 17}, {4, 2}}, 24, 512, 16, 4, 16},
+      {"40 heads, two chunks", {{500, 270}, {30, 17}, {4, 2}}, 40, 512, 16, 4, 16},
+      {"16 heads, 1 token", {{4000, 1}}, 16, 512, 128, 4, 256, bf16, 1, 1, true},
+      {"16 heads, 32 tokens", {{4000, 32}}, 16, 512, 128, 4, 256, bf16, 1, 1, true},
       {"flash window, 1 token", {{4000, 1}}, 64, 512, 128, 0, 0, bf16, 1, 1, true},
       {"flash ratio 4, 1 token", {{8191, 1}}, 64, 512, 128, 4, 512, bf16, 1, 1, true},
       {"flash ratio 4, 16 tokens", {{8176, 16}}, 64, 512, 128, 4, 512, bf16, 1, 1, true},
       {"flash ratio 128, 64K, 1 token", {{65535, 1}}, 64, 512, 128, 128, 0, bf16, 1, 1, true},
+      {"flash ratio 4, chunk of 24", {{8000, 24}}, 64, 512, 128, 4, 512, bf16, 1, 1, true},
       {"pro ratio 4, 1 token", {{8191, 1}}, 128, 512, 128, 4, 1024, bf16, 1, 1, true},
   };
 }

@@ -37,7 +37,17 @@ struct SparseAttentionArgs {
 void SparseAttention(Context& k, const SparseAttentionArgs& a);
 
 namespace sparse_attention {
-void Ref(Context& k, const SparseAttentionArgs& a);
+bool CpuTakes(const SparseAttentionArgs& a);  // bf16, paged FP8 entries
+void Cpu(Context& k, const SparseAttentionArgs& a);
+// bf16, FP8 entries, dim % 64 == 0 up to 512, 32 frequencies
+inline bool CudaTakes(const SparseAttentionArgs& a) {
+  const int64_t dim = a.q.shape[2];
+  return !a.q.exact() && a.window.format == EntryFormat::kKvFp8 &&
+         (a.ratio == 0 || a.compressed.format == EntryFormat::kKvFp8) && dim % 64 == 0 &&
+         dim >= 128 && dim <= 512 && a.frequencies.shape[0] == 32;
 }
+void Cuda(Context& k, const SparseAttentionArgs& a);
+void Ref(Context& k, const SparseAttentionArgs& a);
+}  // namespace sparse_attention
 
 }  // namespace seacliff

@@ -27,7 +27,16 @@ struct WindowInsertArgs {
 void WindowInsert(Context& k, const WindowInsertArgs& a);
 
 namespace window_insert {
-void Ref(Context& k, const WindowInsertArgs& a);
+bool CpuTakes(const WindowInsertArgs& a);  // bf16, FP8 entries
+void Cpu(Context& k, const WindowInsertArgs& a);
+// bf16, FP8 entries, dim % 64 == 0 up to 1,024, 32 frequencies
+inline bool CudaTakes(const WindowInsertArgs& a) {
+  const int64_t dim = a.kv.shape[1];
+  return !a.kv.exact() && a.window.format == EntryFormat::kKvFp8 && dim % 64 == 0 && dim >= 128 &&
+         dim <= 1024 && a.frequencies.shape[0] == 32;
 }
+void Cuda(Context& k, const WindowInsertArgs& a);
+void Ref(Context& k, const WindowInsertArgs& a);
+}  // namespace window_insert
 
 }  // namespace seacliff

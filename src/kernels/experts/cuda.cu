@@ -1,0 +1,432 @@
+// CUDA row of experts. Assignments of tokens to experts get slots, sorted by expert and then by
+// token, and behind them come the shared expert's, one for each token. Then
+//   1. group: the slots, and tiles of at most kTokens slots of one expert;
+//   2. x through e4m3, once for each token;
+//   3. gate and up: h of every slot; h through e4m3;
+//   4. down: the output of every slot, bf16;
+//   5. combine: each token's outputs in the order of their slots, f32.
+// Grids depend on the numbers of tokens, picks and experts alone; tiles that stay empty do nothing.
+// The workspace takes (picks + 1) * (dim + inter) * 2 bytes a token.
+#include <algorithm>
+
+#include "kernels/common/matmul.cuh"
+#include "kernels/experts/op.h"
+
+namespace seacliff::experts {
+namespace {
+
+using namespace seacliff::cuda;  // NOLINT: the frame of every CUDA row
+
+constexpr int kSmallThreads = 256;
+constexpr int kLargeTokens = 64;
+constexpr int kCombineThreads = 256;
+
+// w1, w3, w2 of an expert.
+struct Pointers {
+  const uint8_t* data[3];
+  const uint8_t* scales[3];
+};
+struct AllPointers {
+  Pointers of[kCudaMostExperts + 1];  // the shared expert stands behind the routed ones
+};
+static_assert(sizeof(AllPointers) < 32000, "parameters of a launch");
+
+// `count` slots of one expert from `begin` on; count 0: nothing to do.
+struct Tile {
+  int32_t expert, begin, count, unused;
+};
+
+// Arguments of all kernels. `slots` of the routed experts come first.
+struct Plan {
+  int32_t tokens, picks, experts, dim, inter;
+  int32_t slots;       // tokens * picks
+  int32_t tile_slots;  // most of a tile
+  int32_t most_tiles;  // of routed experts; the shared expert's come before them in a grid
+  int32_t shared_tiles;
+  bool routed_fp8, shared_fp8;
+  float limit;
+  const Bf16* x;
+  Bf16* y;
+  const int32_t* picked;
+  int64_t picked_stride;
+  const float* weights;
+  int64_t weights_stride;
+  // In the workspace:
+  Pointers* pointers;   // [experts + 1]
+  Tile* tiles;          // [most_tiles]
+  int32_t* slot_token;  // [slots + tokens]
+  float* slot_weight;   // [slots + tokens]
+  int32_t* slot_of;     // [tokens, picks], -1 for what is no expert
+  Bf16* x_values;       // [tokens, dim]
+  Bf16* hidden;         // [slots + tokens, inter]
+  Bf16* outputs;        // [slots + tokens, dim]
+};
+
+// ---- 1. group ----
+
+__device__ inline int BlockSumInt(int v, int* scratch) {
+  for (int offset = 16; offset > 0; offset /= 2) v += __shfl_xor_sync(0xffffffffu, v, offset);
+  __syncthreads();
+  if (threadIdx.x % kWarp == 0) scratch[threadIdx.x / kWarp] = v;
+  __syncthreads();
+  int sum = 0;
+  for (int w = 0; w < static_cast<int>(blockDim.x) / kWarp; ++w) sum += scratch[w];
+  return sum;
+}
+
+__device__ inline int PickOf(const Plan& p, int assignment) {
+  const int64_t token = assignment / p.picks;
+  return p.picked[token * p.picked_stride + assignment % p.picks];
+}
+
+// A block for each expert, and one more for the shared expert and what is left over.
+__global__ void __launch_bounds__(1024) GroupKernel(Plan p, const AllPointers pointers) {
+  // ---- shared memory ----
+  extern __shared__ int counts[];  // of every expert
+  __shared__ int scratch[kWarp];
+  const int expert = static_cast<int>(blockIdx.x), threads = static_cast<int>(blockDim.x);
+  const int tid = static_cast<int>(threadIdx.x), lane = tid % kWarp, warp = tid / kWarp;
+
+  // ---- load: how many slots each expert has ----
+  if (tid == 0) p.pointers[expert] = pointers.of[expert];
+  for (int e = tid; e < p.experts; e += threads) counts[e] = 0;
+  __syncthreads();
+  for (int a = tid; a < p.slots; a += threads) {
+    const int pick = PickOf(p, a);
+    if (pick >= 0 && pick < p.experts) atomicAdd(&counts[pick], 1);
+  }
+  __syncthreads();
+
+  // ---- compute: where this expert's begin ----
+  int slots_before = 0, tiles_before = 0;
+  for (int e = tid; e < expert; e += threads) {
+    slots_before += counts[e];
+    tiles_before += (counts[e] + p.tile_slots - 1) / p.tile_slots;
+  }
+  const int first = BlockSumInt(slots_before, scratch);
+  const int first_tile = BlockSumInt(tiles_before, scratch);
+
+  // ---- store ----
+  if (expert == p.experts) {
+    for (int t = tid; t < p.tokens; t += threads) {
+      p.slot_token[p.slots + t] = t;
+      p.slot_weight[p.slots + t] = 1.0f;
+    }
+    for (int i = first_tile + tid; i < p.most_tiles; i += threads) p.tiles[i] = {0, 0, 0, 0};
+    for (int a = tid; a < p.slots; a += threads) {
+      const int pick = PickOf(p, a);
+      if (pick < 0 || pick >= p.experts) p.slot_of[a] = -1;
+    }
+    return;
+  }
+  const int count = counts[expert];
+  for (int i = tid; i * p.tile_slots < count; i += threads) {
+    p.tiles[first_tile + i] = {expert, first + i * p.tile_slots,
+                               min(p.tile_slots, count - i * p.tile_slots), 0};
+  }
+  int found = 0;
+  for (int begin = 0; begin < p.slots && found < count; begin += threads) {
+    const int a = begin + tid;
+    const bool mine = a < p.slots && PickOf(p, a) == expert;
+    const uint32_t ballot = __ballot_sync(0xffffffffu, mine);
+    __syncthreads();
+    if (lane == 0) scratch[warp] = __popc(ballot);
+    __syncthreads();
+    int before = __popc(ballot & ((1u << lane) - 1)), total = 0;
+    for (int w = 0; w < threads / kWarp; ++w) {
+      if (w < warp) before += scratch[w];
+      total += scratch[w];
+    }
+    if (mine) {
+      const int slot = first + found + before;
+      const int64_t token = a / p.picks;
+      p.slot_token[slot] = static_cast<int32_t>(token);
+      p.slot_weight[slot] = p.weights[token * p.weights_stride + a % p.picks];
+      p.slot_of[a] = slot;
+    }
+    found += total;
+  }
+}
+
+// The tile of a block: those of the shared expert come first in the grid.
+__device__ inline Tile TileOf(const Plan& p, int index) {
+  if (index >= p.shared_tiles) return p.tiles[index - p.shared_tiles];
+  const int begin = index * p.tile_slots;
+  return {p.experts, p.slots + begin, min(p.tile_slots, p.tokens - begin), 0};
+}
+
+// ---- 3. gate and up ----
+
+__device__ inline float Activate(float gate, float up, float limit, float weight) {
+  const float g = fminf(RoundBf16(gate), limit);
+  const float u = fmaxf(fminf(RoundBf16(up), limit), -limit);
+  const float silu = g / (1.0f + expf(-g));
+  return silu * u * weight;
+}
+
+// Tile 0 of the weights is of w1, tile 1 of the same rows of w3.
+__device__ inline WeightTile<2> GateAndUp(const Plan& p, int expert, int row) {
+  const Pointers& w = p.pointers[expert];
+  return {{w.data[0], w.data[1]}, {w.scales[0], w.scales[1]}, {row, row}, p.inter};
+}
+__device__ inline TokenRows TokensOf(const Plan& p, const Tile& t) {
+  return {p.x_values, p.dim, p.slot_token, t.begin, t.count};
+}
+__device__ inline bool IsFp8(const Plan& p, const Tile& t) {
+  return t.expert == p.experts ? p.shared_fp8 : p.routed_fp8;
+}
+
+template <int kTokens>
+__global__ void __launch_bounds__(kSmallThreads, 2) GateUpSmall(Plan p) {
+  extern __shared__ __align__(16) uint8_t shared[];
+  const Tile t = TileOf(p, static_cast<int>(blockIdx.y));
+  if (t.count == 0) return;
+  const int row = static_cast<int>(blockIdx.x) * 16;
+  const WeightTile<2> weights = GateAndUp(p, t.expert, row);
+  const auto sink = [&](int token, int r, const float(&sums)[2]) {
+    if (row + r >= p.inter) return;
+    const int64_t slot = t.begin + token;
+    const float h = Activate(sums[0], sums[1], p.limit, p.slot_weight[slot]);
+    Store(p.hidden + slot * p.inter + row + r, h);
+  };
+  auto* parts = reinterpret_cast<float*>(shared);
+  if (IsFp8(p, t)) {
+    MultiplySmall<Form::kFp8Shuffled, 2, kTokens>(weights, TokensOf(p, t), p.dim, parts, sink);
+  } else {
+    MultiplySmall<Form::kMxfp4, 2, kTokens>(weights, TokensOf(p, t), p.dim, parts, sink);
+  }
+}
+
+__global__ void __launch_bounds__(kLargeThreads, 1) GateUpLarge(Plan p) {
+  extern __shared__ __align__(16) uint8_t shared[];
+  const Tile t = TileOf(p, static_cast<int>(blockIdx.y));
+  if (t.count == 0) return;
+  const int row = (static_cast<int>(blockIdx.x) * (kLargeThreads / kWarp) +
+                   static_cast<int>(threadIdx.x) / kWarp) *
+                  16;
+  const WeightTile<2> weights = GateAndUp(p, t.expert, row);
+  const ResultRows out{p.hidden, p.inter, false, true};
+  const auto sink = [&](int token, int r, const float(&values)[2][8]) {
+    const int64_t slot = t.begin + token;
+    const float weight = p.slot_weight[slot];
+    float h[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) h[i] = Activate(values[0][i], values[1][i], p.limit, weight);
+    out.Store8(slot, row + r, p.inter, h);
+  };
+  if (IsFp8(p, t)) {
+    MultiplyLarge<Form::kFp8Shuffled, kLargeTokens>(weights, TokensOf(p, t), p.dim, shared, sink);
+  } else {
+    MultiplyLarge<Form::kMxfp4, kLargeTokens>(weights, TokensOf(p, t), p.dim, shared, sink);
+  }
+}
+
+// ---- 4. down ----
+
+__device__ inline WeightTile<2> Down(const Plan& p, int expert, int row) {
+  const Pointers& w = p.pointers[expert];
+  return {{w.data[2], w.data[2]}, {w.scales[2], w.scales[2]}, {row, row + 16}, p.dim};
+}
+__device__ inline TokenRows HiddenOf(const Plan& p, const Tile& t) {
+  return {p.hidden, p.inter, nullptr, t.begin, t.count};
+}
+
+template <int kTokens>
+__global__ void __launch_bounds__(kSmallThreads, 2) DownSmall(Plan p) {
+  extern __shared__ __align__(16) uint8_t shared[];
+  const Tile t = TileOf(p, static_cast<int>(blockIdx.y));
+  if (t.count == 0) return;
+  const int row = static_cast<int>(blockIdx.x) * 32;
+  const WeightTile<2> weights = Down(p, t.expert, row);
+  const auto sink = [&](int token, int r, const float(&sums)[2]) {
+    const int64_t slot = t.begin + token;
+    Bf16* out = p.outputs + slot * p.dim + row + r;  // dim is a multiple of 32
+    Store(out, sums[0]);
+    Store(out + 16, sums[1]);
+  };
+  auto* parts = reinterpret_cast<float*>(shared);
+  if (IsFp8(p, t)) {
+    MultiplySmall<Form::kFp8Shuffled, 2, kTokens>(weights, HiddenOf(p, t), p.inter, parts, sink);
+  } else {
+    MultiplySmall<Form::kMxfp4, 2, kTokens>(weights, HiddenOf(p, t), p.inter, parts, sink);
+  }
+}
+
+__global__ void __launch_bounds__(kLargeThreads, 1) DownLarge(Plan p) {
+  extern __shared__ __align__(16) uint8_t shared[];
+  const Tile t = TileOf(p, static_cast<int>(blockIdx.y));
+  if (t.count == 0) return;
+  const int row = (static_cast<int>(blockIdx.x) * (kLargeThreads / kWarp) +
+                   static_cast<int>(threadIdx.x) / kWarp) *
+                  32;
+  const WeightTile<2> weights = Down(p, t.expert, row);
+  const ResultRows out{p.outputs, p.dim, false, true};
+  const auto sink = [&](int token, int r, const float(&values)[2][8]) {
+    out.Store8(t.begin + token, row + r, p.dim, values[0]);
+    out.Store8(t.begin + token, row + 16 + r, p.dim, values[1]);
+  };
+  if (IsFp8(p, t)) {
+    MultiplyLarge<Form::kFp8Shuffled, kLargeTokens>(weights, HiddenOf(p, t), p.inter, shared, sink);
+  } else {
+    MultiplyLarge<Form::kMxfp4, kLargeTokens>(weights, HiddenOf(p, t), p.inter, shared, sink);
+  }
+}
+
+// ---- 5. combine: a block for each token ----
+
+__global__ void __launch_bounds__(kCombineThreads) CombineKernel(Plan p) {
+  extern __shared__ int order[];  // the token's slots, ascending
+  const int64_t token = blockIdx.x;
+  const int32_t* slots = p.slot_of + token * p.picks;
+  const int picks = p.picks;
+  for (int i = static_cast<int>(threadIdx.x); i < picks; i += kCombineThreads) {
+    int rank = 0;
+    for (int j = 0; j < picks; ++j) {
+      rank += slots[j] < slots[i] || (slots[j] == slots[i] && j < i) ? 1 : 0;
+    }
+    order[rank] = slots[i];
+  }
+  __syncthreads();
+  const bool shared_expert = p.shared_tiles > 0;
+  for (int begin = static_cast<int>(threadIdx.x) * 8; begin < p.dim; begin += kCombineThreads * 8) {
+    float sum[8] = {};
+    for (int i = 0; i < picks + (shared_expert ? 1 : 0); ++i) {
+      const int64_t slot = i < picks ? order[i] : p.slots + token;
+      if (slot < 0) continue;
+      const uint4 v = *reinterpret_cast<const uint4*>(p.outputs + slot * p.dim + begin);
+      const uint32_t words[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+      for (int w = 0; w < 4; ++w) {
+        sum[2 * w] += __uint_as_float(words[w] << 16);
+        sum[2 * w + 1] += __uint_as_float(words[w] & 0xffff0000u);
+      }
+    }
+    Bf16* out = p.y + token * p.dim + begin;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) Store(out + i, sum[i]);
+  }
+}
+
+// ---- host ----
+
+// Hands out pieces of the workspace.
+class Pieces {
+ public:
+  template <typename T>
+  int64_t Take(int64_t count) {
+    const int64_t at = bytes_;
+    bytes_ += CeilDiv(count * static_cast<int64_t>(sizeof(T)), 256) * 256;
+    return at;
+  }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  int64_t bytes_ = 0;
+};
+
+Pointers PointersOf(const ExpertWeights& w) {
+  Pointers p;
+  const Matrix* matrices[3] = {&w.gate, &w.up, &w.down};
+  for (int i = 0; i < 3; ++i) {
+    p.data[i] = static_cast<const uint8_t*>(matrices[i]->data);
+    p.scales[i] = reinterpret_cast<const uint8_t*>(matrices[i]->scales);
+  }
+  return p;
+}
+
+dim3 Grid(int64_t x, int64_t y) { return {static_cast<uint32_t>(x), static_cast<uint32_t>(y), 1}; }
+
+template <int kTokens>
+void ProjectSmall(Context& k, const Plan& p, int64_t tiles, bool down) {
+  const int64_t shared = SmallShared(2, kTokens);
+  if (down) {
+    Launch(k, "experts", DownSmall<kTokens>, Grid(CeilDiv(p.dim, 32), tiles), kSmallThreads, shared,
+           p);
+  } else {
+    Launch(k, "experts", GateUpSmall<kTokens>, Grid(CeilDiv(p.inter, 16), tiles), kSmallThreads,
+           shared, p);
+  }
+}
+
+void Project(Context& k, const Plan& p, bool down) {
+  const int64_t tiles = int64_t{p.shared_tiles} + p.most_tiles;
+  if (p.tile_slots == 8) return ProjectSmall<8>(k, p, tiles, down);
+  if (p.tile_slots == 32) return ProjectSmall<32>(k, p, tiles, down);
+  constexpr int kWarps = kLargeThreads / kWarp;
+  const int64_t shared = LargeShared(kLargeTokens);
+  if (down) {
+    Launch(k, "experts", DownLarge, Grid(CeilDiv(p.dim, 32 * kWarps), tiles), kLargeThreads, shared,
+           p);
+  } else {
+    Launch(k, "experts", GateUpLarge, Grid(CeilDiv(p.inter, 16 * kWarps), tiles), kLargeThreads,
+           shared, p);
+  }
+}
+
+}  // namespace
+
+void Cuda(Context& k, const ExpertsArgs& a) {
+  const int64_t tokens = a.x.shape[0], dim = a.x.shape[1], picks = a.picks.shape[1];
+  const auto experts = static_cast<int64_t>(a.experts.size());
+  if (tokens == 0) return;
+  const ExpertWeights& first = a.experts.front();
+  const int64_t inter = first.gate.rows, slots = tokens * picks, all_slots = slots + tokens;
+  // Tiles that fit the slots an expert has on average.
+  const int64_t tile_slots = slots <= 4 * experts ? 8 : slots <= 24 * experts ? 32 : kLargeTokens;
+  const int64_t most_tiles = std::min(slots, slots / tile_slots + std::min(experts, slots));
+
+  Pieces pieces;
+  const int64_t pointers_at = pieces.Take<Pointers>(experts + 1);
+  const int64_t tiles_at = pieces.Take<Tile>(most_tiles);
+  const int64_t token_at = pieces.Take<int32_t>(all_slots);
+  const int64_t weight_at = pieces.Take<float>(all_slots);
+  const int64_t slot_at = pieces.Take<int32_t>(slots);
+  const int64_t x_at = pieces.Take<Bf16>(tokens * dim);
+  const int64_t hidden_at = pieces.Take<Bf16>(all_slots * inter);
+  const int64_t outputs_at = pieces.Take<Bf16>(all_slots * dim);
+  auto* space = static_cast<char*>(k.device()->Workspace(pieces.bytes()));
+  if (space == nullptr) return;  // the device holds the error
+
+  Plan p;
+  p.tokens = static_cast<int32_t>(tokens);
+  p.picks = static_cast<int32_t>(picks);
+  p.experts = static_cast<int32_t>(experts);
+  p.dim = static_cast<int32_t>(dim);
+  p.inter = static_cast<int32_t>(inter);
+  p.slots = static_cast<int32_t>(slots);
+  p.tile_slots = static_cast<int32_t>(tile_slots);
+  p.most_tiles = static_cast<int32_t>(most_tiles);
+  p.shared_tiles = a.shared.gate ? static_cast<int32_t>(CeilDiv(tokens, tile_slots)) : 0;
+  p.routed_fp8 = first.gate.format == WeightFormat::kFp8;
+  p.shared_fp8 = a.shared.gate.format == WeightFormat::kFp8;
+  p.limit = a.limit;
+  p.x = static_cast<const Bf16*>(a.x.data);
+  p.y = static_cast<Bf16*>(a.y.data);
+  p.picked = a.picks.data;
+  p.picked_stride = a.picks.stride[0];
+  p.weights = a.weights.data;
+  p.weights_stride = a.weights.stride[0];
+  p.pointers = reinterpret_cast<Pointers*>(space + pointers_at);
+  p.tiles = reinterpret_cast<Tile*>(space + tiles_at);
+  p.slot_token = reinterpret_cast<int32_t*>(space + token_at);
+  p.slot_weight = reinterpret_cast<float*>(space + weight_at);
+  p.slot_of = reinterpret_cast<int32_t*>(space + slot_at);
+  p.x_values = reinterpret_cast<Bf16*>(space + x_at);
+  p.hidden = reinterpret_cast<Bf16*>(space + hidden_at);
+  p.outputs = reinterpret_cast<Bf16*>(space + outputs_at);
+
+  AllPointers pointers;
+  for (int64_t e = 0; e < experts; ++e) {
+    pointers.of[e] = PointersOf(a.experts[static_cast<size_t>(e)]);
+  }
+  pointers.of[experts] = PointersOf(a.shared);
+  const int group_threads = slots > 2048 ? 1024 : 256;
+  Launch(k, "experts", GroupKernel, Grid(experts + 1, 1), group_threads, experts * 4, p, pointers);
+  Prepare(k, "experts", p.x, tokens, dim, true, true, p.x_values);
+  Project(k, p, false);
+  Prepare(k, "experts", p.hidden, all_slots, inter, true, true, p.hidden);
+  Project(k, p, true);
+  Launch(k, "experts", CombineKernel, Grid(tokens, 1), kCombineThreads, picks * 4, p);
+}
+
+}  // namespace seacliff::experts

@@ -1,0 +1,36 @@
+// What the CUDA row of experts takes; host code that every build has, for the table names it.
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/experts/op.h"
+
+namespace seacliff::experts {
+namespace {
+
+// Rows that can be read 16 bytes at a time.
+bool Takes(const Matrix& m, WeightFormat format) {
+  return m.format == format && m.layout == WeightLayout::kRowMajor && m.cols % 32 == 0 &&
+         reinterpret_cast<uintptr_t>(m.data) % 16 == 0;
+}
+
+bool Takes(const ExpertWeights& w) {
+  const WeightFormat format = w.gate.format;
+  return (format == WeightFormat::kFp8 || format == WeightFormat::kMxfp4) &&
+         Takes(w.gate, format) && Takes(w.up, format) && Takes(w.down, format);
+}
+
+}  // namespace
+
+bool CudaTakes(const ExpertsArgs& a) {
+  const ExpertWeights& first = a.experts.front();
+  // Pointers of all experts travel with one launch, which takes 32 KB.
+  return !a.x.exact() && a.experts.size() <= kCudaMostExperts &&
+         reinterpret_cast<uintptr_t>(a.x.data) % 16 == 0 &&
+         std::all_of(a.experts.begin(), a.experts.end(),
+                     [&](const ExpertWeights& w) {
+                       return w.gate.format == first.gate.format && Takes(w);
+                     }) &&
+         (!a.shared.gate || (a.shared.gate.rows == first.gate.rows && Takes(a.shared)));
+}
+
+}  // namespace seacliff::experts

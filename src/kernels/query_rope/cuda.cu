@@ -1,0 +1,122 @@
+// cuda row of query_rope: a warp takes heads of one token, one after the other; each lane holds
+// 16-byte pieces of a head. It rounds wherever ref does; only the sum of squares has another order.
+#include "kernels/common/cuda.cuh"
+#include "kernels/query_rope/op.h"
+
+namespace seacliff::query_rope {
+namespace {
+
+using namespace cuda;  // NOLINT: the frame of every CUDA row
+
+constexpr int kWarps = 8;
+constexpr int kPiece = 8;  // numbers of a piece; the last 8 pieces are rotated
+
+// ---- types ----
+
+struct Params {
+  uint4* q;
+  const int32_t* positions;
+  const float* frequencies;
+  int64_t items;                // (token, run of heads)
+  int32_t heads, runs, pieces;  // of a token; of a token; of a head
+  int32_t run;                  // heads that a warp takes
+  float eps;
+};
+
+union Piece {
+  uint4 bits;
+  uint32_t pairs[kPiece / 2];
+};
+
+__device__ inline float Low(uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ inline float High(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+__device__ inline uint32_t Pair(float low, float high) {
+  return Bf16Bits(low) | static_cast<uint32_t>(Bf16Bits(high)) << 16;
+}
+__device__ inline float RoundedSquare(float v) { return RoundBf16(__fmul_rn(v, v)); }
+
+// kPieces: most pieces of a lane.
+template <int kPieces>
+__global__ void __launch_bounds__(kWarps* kWarp) NormAndRotate(const Params p) {
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int64_t item = int64_t{blockIdx.x} * kWarps + warp;
+  if (item >= p.items) return;
+  const int64_t token = item / p.runs;
+  const int first = static_cast<int>(item % p.runs) * p.run;
+
+  // A lane turns one pair's frequency into cosine and sine; the four that it needs itself, if it
+  // holds a rotated piece at all, come from others.
+  float own_cos, own_sin, turn_cos[4], turn_sin[4];
+  sincosf(__fmul_rn(static_cast<float>(p.positions[token]), p.frequencies[lane]), &own_sin,
+          &own_cos);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    turn_cos[i] = __shfl_sync(0xffffffffu, own_cos, 4 * (lane % 8) + i);
+    turn_sin[i] = __shfl_sync(0xffffffffu, own_sin, 4 * (lane % 8) + i);
+  }
+
+  const int end = min(first + p.run, p.heads);
+  for (int head = first; head < end; ++head) {
+    // ---- load ----
+    uint4* row = p.q + (token * p.heads + head) * p.pieces;
+    Piece v[kPieces];
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i) {
+      const int at = lane + i * kWarp;
+      if (at < p.pieces) {
+        v[i].bits = row[at];
+#pragma unroll
+        for (const uint32_t pair : v[i].pairs) {
+          sum += RoundedSquare(Low(pair)) + RoundedSquare(High(pair));
+        }
+      }
+    }
+
+    // ---- compute ----
+    const float mean = RoundBf16(WarpSum(sum) / static_cast<float>(p.pieces * kPiece));
+    const float norm = RoundBf16(1.0f / sqrtf(RoundBf16(mean + p.eps)));
+
+    // ---- store ----
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i) {
+      const int at = lane + i * kWarp;
+      if (at >= p.pieces) continue;
+      const bool rotated = at >= p.pieces - 8;
+#pragma unroll
+      for (int j = 0; j < kPiece / 2; ++j) {
+        uint32_t& pair = v[i].pairs[j];
+        const float a = RoundBf16(Low(pair) * norm), b = RoundBf16(High(pair) * norm);
+        const float c = turn_cos[j], s = turn_sin[j];
+        pair = rotated ? Pair(__fmul_rn(a, c) - __fmul_rn(b, s), __fmul_rn(a, s) + __fmul_rn(b, c))
+                       : Pair(a, b);
+      }
+      row[at] = v[i].bits;
+    }
+  }
+}
+
+}  // namespace
+
+void Cuda(Context& k, const QueryRopeArgs& a) {
+  const int64_t tokens = a.q.shape[0], heads = a.q.shape[1], dim = a.q.shape[2];
+  // Few heads: a warp each. Many: the sines of a warp serve several.
+  const int64_t run = tokens * heads > int64_t{64} * kWarps * Multiprocessors(k) ? 4 : 1;
+  const int64_t runs = CeilDiv(heads, run);
+  const Params p = {static_cast<uint4*>(a.q.data),
+                    a.positions.data,
+                    a.frequencies.data,
+                    tokens * runs,
+                    static_cast<int32_t>(heads),
+                    static_cast<int32_t>(runs),
+                    static_cast<int32_t>(dim / kPiece),
+                    static_cast<int32_t>(run),
+                    a.eps};
+  const dim3 grid(static_cast<uint32_t>(CeilDiv(p.items, kWarps)));
+  const auto kernel = dim <= 256   ? NormAndRotate<1>
+                      : dim <= 512 ? NormAndRotate<2>
+                                   : NormAndRotate<4>;
+  Launch(k, "query_rope", kernel, grid, dim3(kWarps * kWarp), 0, p);
+}
+
+}  // namespace seacliff::query_rope

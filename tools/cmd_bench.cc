@@ -1,0 +1,204 @@
+// seacliff bench: the speed of a whole model on this machine, beside what the machine can do.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+
+#include "checkpoint/progress_bar.h"
+#include "kernels/common/isa.h"
+#include "kernels/common/machine_limits.h"
+#include "kernels/machine.h"
+#include "serve/json_writer.h"
+#include "tools/cmd_common.h"
+#include "tools/commands.h"
+#include "tools/throughput.h"
+
+namespace seacliff {
+namespace {
+
+// The command line that runs the same again; it stands in result lines.
+std::string CommandOf(const Settings& s) {
+  std::string command = "seacliff bench " + s.benchmark;
+  if (!s.model.empty()) command += " --model " + s.model;
+  if (!s.config_file.empty()) command += " --config " + s.config_file;
+  if (s.load_format != "auto") command += " --load-format " + s.load_format;
+  if (!s.repack_cache.empty()) command += " --repack-cache " + s.repack_cache;
+  if (s.numerics != "checkpoint") command += " --numerics " + s.numerics;
+  if (!s.kernels.empty()) command += " --kernels " + s.kernels;
+  if (!s.isa.empty()) command += " --isa " + s.isa;
+  if (s.threads != 0) command += fmt::format(" --threads {}", s.threads);
+  command += fmt::format(" --input-len {} --output-len {} --num-prompts {}", s.input_len,
+                         s.output_len, s.num_prompts);
+  if (s.depth != 0) command += fmt::format(" --depth {}", s.depth);
+  return command + fmt::format(" --max-num-batched-tokens {} --warmup {} --repeat {} --seed {}",
+                               s.max_num_batched_tokens, s.warmup, s.repeat, *s.seed);
+}
+
+Status CheckSettings(const Settings& s) {
+  if (s.benchmark != "throughput") {
+    return InvalidArgument(
+        fmt::format("bench: no benchmark \"{}\"; there is: throughput", s.benchmark));
+  }
+  if (s.device != "cpu") {
+    return InvalidArgument(fmt::format("--device: must be cpu, not \"{}\"", s.device));
+  }
+  if (s.model.empty() == s.config_file.empty()) {
+    return InvalidArgument("bench: give either --model or --config");
+  }
+  if (s.model.empty() && s.load_format != "dummy") {
+    return InvalidArgument("--config: has no weights; add --load-format dummy");
+  }
+  if (s.input_len + s.output_len == 0) {
+    return InvalidArgument("bench: --input-len and --output-len are both 0");
+  }
+  if (s.isa.empty()) return OkStatus();
+  const Status limited = LimitIsa(s.isa);
+  return limited.ok() ? limited : InvalidArgument("--isa: " + limited.message());
+}
+
+ThroughputOptions ThroughputOptionsOf(const Settings& s) {
+  ThroughputOptions o;
+  o.input_len = s.input_len;
+  o.output_len = s.output_len;
+  o.num_prompts = s.num_prompts;
+  o.depth = s.depth;
+  o.max_num_batched_tokens = std::max(s.max_num_batched_tokens, s.num_prompts);
+  o.warmup = s.warmup;
+  o.repeat = s.repeat;
+  o.seed = static_cast<uint64_t>(*s.seed);
+  o.profile = s.profile;
+  return o;
+}
+
+Result<std::unique_ptr<Model>> Load(const Settings& s, const ThroughputOptions& o) {
+  ModelOptions options;
+  options.dir = s.model;
+  options.config_file = s.config_file;
+  options.load_format = s.load_format;
+  options.numerics = s.numerics == "exact" ? Numerics::kExact : Numerics::kCheckpoint;
+  options.repack_cache = s.repack_cache;
+  options.kernels = s.kernels;
+  options.threads = static_cast<int32_t>(s.threads);
+  options.seed = o.seed;
+  options.max_tokens = o.max_num_batched_tokens;
+  SC_ASSIGN_OR_RETURN(const ModelConfig config, s.config_file.empty()
+                                                    ? LoadModelConfig(s.model)
+                                                    : LoadModelConfigFile(s.config_file));
+  if (o.max_len() > config.max_positions) {
+    return InvalidArgument(fmt::format("bench: {} tokens are more than the model's {}", o.max_len(),
+                                       config.max_positions));
+  }
+  DirectRunner::SizeCache(o.num_prompts, o.max_len(), options);
+  return Model::Load(options, ShowProgress());
+}
+
+// The machine may have been busy with something else at one of the two times.
+MachineLimits Best(const MachineLimits& a, const MachineLimits& b) {
+  return {std::max(a.read_gbps, b.read_gbps), std::max(a.f32_gflops, b.f32_gflops),
+          std::max(a.bf16_gflops, b.bf16_gflops), std::max(a.amx_gflops, b.amx_gflops),
+          std::min(a.loop_us, b.loop_us)};
+}
+
+struct Rates {
+  double gbps, gflops, of_read, of_peak;
+};
+Rates RatesOf(const PhaseResult& phase, const MachineLimits& limits) {
+  const double seconds = phase.median_seconds();
+  const double gbps = static_cast<double>(phase.work.bytes) / seconds / 1e9;
+  const double gflops = static_cast<double>(phase.work.flops) / seconds / 1e9;
+  return {gbps, gflops, gbps / limits.read_gbps, gflops / limits.best_gflops()};
+}
+
+std::string Describe(const std::vector<PhaseResult>& phases, const MachineLimits& limits,
+                     int64_t batch) {
+  std::string text =
+      fmt::format("{:<16} {:>5} {:>9} {:>10} {:>9} {:>8} {:>8} {:>8} {:>8}\n", "test", "batch",
+                  "tok/s", "ms/step", "MB/step", "GB/s", "of read", "GFLOP/s", "of peak");
+  for (const PhaseResult& phase : phases) {
+    const Rates r = RatesOf(phase, limits);
+    const auto steps = static_cast<double>(phase.steps);
+    text += fmt::format(
+        "{:<16} {:>5} {:>9.1f} {:>10.3f} {:>9.1f} {:>8.2f} {:>6.1f} % {:>8.1f} {:>6.1f} %\n",
+        phase.name, batch, phase.tokens_per_second(), phase.median_seconds() * 1e3 / steps,
+        static_cast<double>(phase.work.bytes) / steps / 1e6, r.gbps, 100 * r.of_read, r.gflops,
+        100 * r.of_peak);
+  }
+  for (const PhaseResult& phase : phases) {
+    if (!phase.profile.empty()) text += fmt::format("\n{}\n{}", phase.name, phase.profile);
+  }
+  return text;
+}
+
+std::string JsonLine(const Settings& s, const PhaseResult& phase, const MachineLimits& limits,
+                     const Machine& machine, Context& context) {
+  const Rates r = RatesOf(phase, limits);
+  const auto [least, most] = std::minmax_element(phase.seconds.begin(), phase.seconds.end());
+  serve::JsonWriter json;
+  json.BeginObject()
+      .Field("bench", s.benchmark)
+      .Field("test", phase.name)
+      .Field("depth", phase.depth)
+      .Field("batch", s.num_prompts)
+      .Field("tokens", phase.tokens)
+      .Field("steps", phase.steps)
+      .Field("repeat", static_cast<int64_t>(phase.seconds.size()))
+      .Field("tok_per_s", phase.tokens_per_second())
+      .Field("median_s", phase.median_seconds())
+      .Field("min_s", *least)
+      .Field("max_s", *most)
+      .Field("bytes_per_step", phase.work.bytes / phase.steps)
+      .Field("gbps", r.gbps)
+      .Field("read_gbps", limits.read_gbps)
+      .Field("of_read", r.of_read)
+      .Field("flops_per_step", phase.work.flops / phase.steps)
+      .Field("gflops", r.gflops)
+      .Field("peak_gflops", limits.best_gflops())
+      .Field("of_peak", r.of_peak)
+      .Field("isa", machine.isa)
+      .Field("threads", static_cast<int64_t>(context.pool().threads()))
+      .Field("rows", RowsRun(context))
+      .Field("model", s.model.empty() ? s.config_file : s.model)
+      .Field("machine", s.machine.empty() ? machine.cpu : s.machine)
+      .Field("version", SEACLIFF_VERSION)
+      .Field("command", CommandOf(s))
+      .EndObject();
+  return json.Take();
+}
+
+Status AppendLines(const std::string& path, const std::vector<std::string>& lines) {
+  std::ofstream file(path, std::ios::app);
+  for (const std::string& line : lines) file << line << '\n';
+  if (!file.flush()) return InvalidArgument(fmt::format("{}: cannot write results", path));
+  return OkStatus();
+}
+
+Status Bench(const Settings& settings) {
+  SC_RETURN_IF_ERROR(CheckSettings(settings));
+  const ThroughputOptions options = ThroughputOptionsOf(settings);
+  SC_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Load(settings, options));
+  Context& context = model->context();
+  MachineLimits limits = MeasureLimits(context.pool());
+  Throughput throughput(*model, options);
+  SC_ASSIGN_OR_RETURN(const std::vector<PhaseResult> phases, throughput.Run());
+  limits = Best(limits, MeasureLimits(context.pool()));
+
+  const Machine machine = InspectMachine();
+  fmt::print("{}, {} threads, {}: {}\n", machine.cpu, context.pool().threads(), machine.isa,
+             limits.Describe());
+  fmt::print("rows: {}\n\n{}", RowsRun(context), Describe(phases, limits, options.num_prompts));
+  if (settings.output_json.empty()) return OkStatus();
+  std::vector<std::string> lines;
+  for (const PhaseResult& phase : phases) {
+    lines.push_back(JsonLine(settings, phase, limits, machine, context));
+  }
+  return AppendLines(settings.output_json, lines);
+}
+
+}  // namespace
+
+void AddBench(CLI::App& app, Status& status) {
+  AddCommand(app, kBench, "bench", "Measure the speed of a model", status, Bench);
+}
+
+}  // namespace seacliff
