@@ -18,6 +18,7 @@ def test_version(seacliff):
     (["serve", "d", "--kv-cache-memory", "8X"], "--kv-cache-memory: must be a size"),
     (["generate", "d", "--numerics", "fp8"], "--numerics: must be one of checkpoint, exact"),
     (["generate", "d", "--no-such-flag"], "--no-such-flag"),
+    (["show", "kernels", "--device", "tpu"], "--device: must be one of auto"),
     (["show", "nothing"], "TABLE: must be one of kernels"),
     (["no-such-command"], "no-such-command"),
 ])
@@ -43,7 +44,8 @@ def test_other_errors_are_one_line_that_names_what(seacliff, arguments, word):
     assert word in run.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "generate", "chat", "tokenize", "logits", "check", "show"])
+@pytest.mark.parametrize("command", ["serve", "generate", "chat", "tokenize", "logits", "check", "bench",
+                                     "show"])
 def test_help_has_every_flag_of_the_table(seacliff, command):
     run = seacliff(command, "--help")
     assert run.returncode == 0

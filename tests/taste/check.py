@@ -103,7 +103,7 @@ def check_rooms(_):
             if room not in rooms:
                 yield f"{path}:1: {room} is not a room of src/rooms.txt"
                 continue
-            allowed = [room] + rooms[room][1]
+            allowed = [room] + rooms[room][1] + (["hwy"] if room == "kernels" else [])
         for number, line in lines(path):
             found = include.match(line)
             if not found:
@@ -140,12 +140,13 @@ def check_sizes(_):
 
 
 def check_openings(_):
-    """A source file opens with what it is; a header has its #pragma once."""
+    """A source file opens with what it is; a header has its #pragma once, or Highway's guard."""
     for path in code():
         if not text(path).startswith("//"):
             yield f"{path}:1: does not open with a comment that says what it is"
-        if path.suffix in {".h", ".cuh"} and "#pragma once" not in text(path):
-            yield f"{path}:1: no #pragma once"
+        once = "HWY_TARGET_TOGGLE" if path.name.endswith("-inl.h") else "#pragma once"
+        if path.suffix in {".h", ".cuh"} and once not in text(path):
+            yield f"{path}:1: no {once}"
 
 
 def tool(name, version):
