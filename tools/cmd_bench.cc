@@ -40,9 +40,6 @@ Status CheckSettings(const Settings& s) {
     return InvalidArgument(
         fmt::format("bench: no benchmark \"{}\"; there is: throughput", s.benchmark));
   }
-  if (s.device != "cpu") {
-    return InvalidArgument(fmt::format("--device: must be cpu, not \"{}\"", s.device));
-  }
   if (s.model.empty() == s.config_file.empty()) {
     return InvalidArgument("bench: give either --model or --config");
   }
@@ -78,6 +75,7 @@ Result<std::unique_ptr<Model>> Load(const Settings& s, const ThroughputOptions& 
   options.load_format = s.load_format;
   options.numerics = s.numerics == "exact" ? Numerics::kExact : Numerics::kCheckpoint;
   options.repack_cache = s.repack_cache;
+  options.device = s.device;
   options.kernels = s.kernels;
   options.threads = static_cast<int32_t>(s.threads);
   options.seed = o.seed;

@@ -138,6 +138,7 @@ EngineOptions EngineOptionsOf(const Settings& settings) {
   options.load_format = settings.load_format;
   options.numerics = settings.numerics;
   options.repack_cache = settings.repack_cache;
+  options.device = settings.device;
   options.kernels = settings.kernels;
   options.threads = static_cast<int32_t>(settings.threads);
   options.max_model_len = static_cast<int32_t>(settings.max_model_len);

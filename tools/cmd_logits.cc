@@ -18,7 +18,7 @@ namespace seacliff {
 namespace {
 
 struct LogitsOptions {
-  std::string dir, ids_file, out, numerics = "checkpoint", kernels, load_format = "auto",
+  std::string dir, ids_file, out, numerics = "checkpoint", kernels, load_format = "auto", device,
                                   repack_cache;
   int64_t prefill = -1, chunk = 0, from = -1;
   int32_t threads = 0;
@@ -132,6 +132,8 @@ Status Logits(LogitsOptions o) {
   if (o.from >= total) {
     return InvalidArgument(fmt::format("--from: must be below {}, the ids given", total));
   }
+  // Margins are told by reference rows, and the MTP layer runs on the CPU alone.
+  if (o.device == "auto" && (o.margins || o.mtp)) o.device = "cpu";
   if (o.mtp && config.mtp_layers == 0) return InvalidArgument("--mtp: the model has no MTP layer");
   if (o.mtp && o.prefill == total) {
     return InvalidArgument("--mtp: needs one id after the prefill (--prefill below the ids given)");
@@ -142,6 +144,7 @@ Status Logits(LogitsOptions o) {
   options.load_format = o.load_format;
   options.numerics = o.numerics == "exact" ? Numerics::kExact : Numerics::kCheckpoint;
   options.repack_cache = o.repack_cache;
+  options.device = o.device;
   options.kernels = o.kernels;
   options.threads = o.threads;
   options.seed = o.seed;
@@ -179,6 +182,7 @@ void AddLogits(CLI::App& app, Status& status) {
                o.out = s.out;
                o.numerics = s.numerics;
                o.repack_cache = s.repack_cache;
+               o.device = s.device;
                o.kernels = s.kernels;
                o.load_format = s.load_format;
                o.prefill = s.prefill;

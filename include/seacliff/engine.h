@@ -71,6 +71,7 @@ struct EngineOptions {
   std::string load_format = "auto";     // auto | dummy
   std::string numerics = "checkpoint";  // checkpoint | exact
   std::string repack_cache;             // a file that keeps the packed weights; empty: none
+  std::string device = "auto";          // auto | cpu | cuda
   std::string kernels;                  // row choices, "op=row,op=row"
   int32_t threads = 0;                  // 0: one per core
   int32_t max_model_len = 0;            // 0: from config.json, at most what the cache holds

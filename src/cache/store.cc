@@ -14,7 +14,8 @@ struct Formats {
 }  // namespace
 
 CacheStore::CacheStore(const ModelConfig& config, bool exact, int64_t layers, int64_t window_pages,
-                       int64_t compressed_pages, int64_t slots) {
+                       int64_t compressed_pages, int64_t slots, const Allocate& allocate)
+    : allocate_(allocate) {
   const Formats formats(exact);
   for (int64_t i = 0; i < layers; ++i) {
     const int64_t ratio = config.ratios[static_cast<size_t>(i)];
@@ -41,14 +42,14 @@ int64_t CacheStore::bytes() const {
 
 PagedView CacheStore::Paged(EntryFormat format, int64_t dim, int64_t page_len, int64_t pages) {
   PagedView view{nullptr, format, dim, page_len, pages};
-  buffers_.push_back(Buffer::Host(view.page_bytes() * pages));
+  buffers_.push_back(allocate_(view.page_bytes() * pages));
   view.data = static_cast<std::byte*>(buffers_.back().data());
   return view;
 }
 
 View<float, 4> CacheStore::State(int64_t slots, int64_t ratio, int64_t dim) {
   const int64_t rows = ModelConfig::StateRows(ratio), width = ModelConfig::Overlap(ratio) * dim;
-  buffers_.push_back(Buffer::Host(slots * rows * 2 * width * 4));
+  buffers_.push_back(allocate_(slots * rows * 2 * width * 4));
   return buffers_.back().As<float, 4>({slots, rows, 2, width});
 }
 

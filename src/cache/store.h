@@ -23,7 +23,7 @@ class CacheStore {
  public:
   // `exact` stores every entry in f32. Layers follow config.ratios: `layers` of them.
   CacheStore(const ModelConfig& config, bool exact, int64_t layers, int64_t window_pages,
-             int64_t compressed_pages, int64_t slots);
+             int64_t compressed_pages, int64_t slots, const Allocate& allocate = Buffer::Host);
 
   int64_t bytes() const;
   const LayerCache& layer(int64_t i) const { return layers_[static_cast<size_t>(i)]; }
@@ -31,6 +31,8 @@ class CacheStore {
  private:
   PagedView Paged(EntryFormat format, int64_t dim, int64_t page_len, int64_t pages);
   View<float, 4> State(int64_t slots, int64_t ratio, int64_t dim);
+
+  Allocate allocate_;
 
   std::vector<Buffer> buffers_;
   std::vector<LayerCache> layers_;

@@ -67,6 +67,7 @@ void Update(State& state, int64_t done, int64_t total) {
   if (!state.started) {
     state.started = true;
     state.start = now;
+    if (!state.terminal) state.drawn = now;  // what takes no time has one line, at its end
   }
   const bool last = done >= total;
   const double seconds = std::chrono::duration<double>(now - state.start).count();
@@ -78,8 +79,9 @@ void Update(State& state, int64_t done, int64_t total) {
     return;
   }
   const auto tenth = static_cast<int64_t>(Percent(done, total) / 10);
-  if (!last && tenth < state.tenth) return;
+  if (!last && (tenth < state.tenth || now - state.drawn < std::chrono::seconds(1))) return;
   state.tenth = tenth + 1;
+  state.drawn = now;
   SC_LOG_INFO("{}", FormatProgress(state.label, done, total, seconds, 0));
 }
 

@@ -1,4 +1,5 @@
-// Progress of loading, drawn on stderr: a bar on a terminal, a log line for each tenth elsewhere.
+// Progress of loading, drawn on stderr: a bar on a terminal, elsewhere a log line for each tenth,
+// at most one a second.
 #pragma once
 
 #include <cstdint>

@@ -74,6 +74,8 @@ constexpr Setting kSettings[] = {
    "keep the packed weights in this file, which later starts map and check instead of packing"},
   {"--numerics", &S::numerics, "checkpoint", "checkpoint|exact", 0, 0, kModel | kBench,
    "exact: f32 throughout, nothing quantised but the weights as stored"},
+  {"--device", &S::device, "auto", "auto|cpu|cuda", 0, 0, kModel | kBench,
+   "where the model runs; auto: on the first GPU, else on the CPU"},
   {"--kernels", &S::kernels, "", "OP=ROW,...", 0, 0, kModel | kBench | kShow,
    "rows to use instead of the chosen ones (seacliff show kernels); portable: none that is for one "
    "architecture"},
@@ -202,8 +204,6 @@ constexpr Setting kSettings[] = {
    "runs that count; the median is reported"},
   {"--seed", &S::seed, "0", "N", 0, kInt53, kBench,
    "of the token ids and of dummy weights"},
-  {"--device", &S::device, "cpu", "cpu", 0, 0, kBench,
-   "where it runs"},
   {"--profile", &S::profile, "", "", 0, 0, kBench,
    "afterwards one more run each, with the time of every op"},
   {"--output-json", &S::output_json, "", "FILE", 0, 0, kBench,

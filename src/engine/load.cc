@@ -47,6 +47,7 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options,
   model_options.load_format = options.load_format;
   model_options.numerics = numerics;
   model_options.repack_cache = options.repack_cache;
+  model_options.device = options.device;
   model_options.kernels = options.kernels;
   model_options.threads = options.threads;
   model_options.seed = options.seed;

@@ -150,6 +150,10 @@ template <typename Args>
 void RunProfiled(Context& k, Op op, const Kernel<Args>& row, const Args& a) {
   const auto begin = std::chrono::steady_clock::now();
   row.run(k, a);
+  if (k.device() != nullptr) {
+    const Status status = k.device()->Synchronize();
+    if (!status.ok()) k.Fail(status);
+  }
   const auto end = std::chrono::steady_clock::now();
   k.profile()->Add(kNames[static_cast<size_t>(op)], row.row, KindOf(a),
                    std::chrono::nanoseconds(end - begin).count(), WorkOf(a));

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <unordered_set>
 
+#include "base/log.h"
 #include "cache/store.h"
 #include "checkpoint/checkpoint.h"
 #include "kernels/common/mhc.h"
@@ -13,6 +14,7 @@
 #include "kernels/linear/op.h"
 #include "kernels/mhc_head/op.h"
 #include "kernels/rms_norm/op.h"
+#include "model/device_model.h"
 #include "model/forward.h"
 #include "model/packing.h"
 #include "model/rope.h"
@@ -30,7 +32,7 @@ class HostModel : public Model {
         frequencies_{RopeFrequencies(config_, 0), RopeFrequencies(config_, 4)},
         weights_(BindWeights(checkpoint_, config_, frequencies_)),
         exact_(options.numerics == Numerics::kExact),
-        scratch_(config_, dtype(), options.max_tokens),
+        scratch_(config_, dtype(), options.max_tokens, Buffer::Host),
         head_rows_(Buffer::Host(options.max_tokens * config_.dim * SizeOf(dtype()))),
         next_streams_(Buffer::Host(weights_.mtp.empty() ? 0 : StreamBytes(options.max_tokens))),
         cache_(config_, exact_, config_.layers + static_cast<int64_t>(weights_.mtp.size()),
@@ -148,6 +150,28 @@ class HostModel : public Model {
   CacheStore cache_;
 };
 
+// The device that the options name; null: the host.
+Result<std::unique_ptr<Device>> ChooseDevice(const ModelOptions& options) {
+  const bool exact = options.numerics == Numerics::kExact;
+  std::unique_ptr<Device> none;
+  if (options.device == "cpu" || (options.device == "auto" && exact)) return none;
+  if (options.device != "auto" && options.device != "cuda") {
+    return InvalidArgument(
+        fmt::format("device must be auto, cpu or cuda, got \"{}\"", options.device));
+  }
+  if (exact) return InvalidArgument("numerics exact runs on the CPU alone");
+  auto device = OpenDevice(0, {});
+  if (device.ok()) {
+    SC_LOG_INFO("running on {}", device.value()->gpu().name);
+    return device;
+  }
+  if (options.device == "cuda") {
+    return Status(device.status().code(), "--device cuda: " + device.status().message());
+  }
+  SC_LOG_INFO("running on the CPU: {}", device.status().message());
+  return none;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Model>> Model::Load(const ModelOptions& options,
@@ -160,12 +184,23 @@ Result<std::unique_ptr<Model>> Model::Load(const ModelOptions& options,
     return InvalidArgument(fmt::format("{}: exact numerics pack no weights, so none can be kept",
                                        options.repack_cache));
   }
+  SC_ASSIGN_OR_RETURN(std::unique_ptr<Device> device, ChooseDevice(options));
+  if (!options.repack_cache.empty() && device != nullptr) {
+    return InvalidArgument(
+        fmt::format("{}: a GPU reads weights as they are stored, so there is "
+                    "nothing to keep (--repack-cache needs --device cpu)",
+                    options.repack_cache));
+  }
   const bool mtp = options.mtp && config.mtp_layers > 0;
   auto checkpoint =
       options.load_format == "dummy"
           ? Checkpoint::Dummy(config, mtp, options.seed, PhaseOf(progress, "making weights"))
           : Checkpoint::Open(options.dir, config, mtp);
   if (!checkpoint.ok()) return checkpoint.status();
+  if (device != nullptr) {
+    return LoadDeviceModel(options, std::move(config), std::move(checkpoint).value(),
+                           std::move(rows), std::move(device), progress);
+  }
   auto model = std::make_unique<HostModel>(options, std::move(config),
                                            std::move(checkpoint).value(), std::move(rows));
   SC_RETURN_IF_ERROR(model->ReadWeights(options.repack_cache, progress));

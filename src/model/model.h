@@ -21,12 +21,13 @@ struct ModelOptions {
   std::string config_file;           // empty: DIR/config.json
   std::string load_format = "auto";  // auto | dummy
   Numerics numerics = Numerics::kCheckpoint;
-  std::string repack_cache;  // a file for the packed weights (model/repack_cache.h); empty: none
-  std::string kernels;       // "op=row,op=row"
-  int32_t threads = 0;       // 0: one per core
-  uint64_t seed = 0;         // dummy weights
-  bool mtp = false;          // load the MTP layer too
-  int64_t max_tokens = 512;  // tokens of one step
+  std::string repack_cache;    // a file for the packed weights (model/repack_cache.h); empty: none
+  std::string device = "cpu";  // cpu | cuda | auto: the first GPU if there is one
+  std::string kernels;         // "op=row,op=row"
+  int32_t threads = 0;         // 0: one per core
+  uint64_t seed = 0;           // dummy weights
+  bool mtp = false;            // load the MTP layer too
+  int64_t max_tokens = 512;    // tokens of one step
   // Cache memory: pages of 128 tokens for the window and for compressed entries, and slots for
   // compressor rows (one a live sequence).
   int64_t window_pages = 0, compressed_pages = 0, slots = 0;

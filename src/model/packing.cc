@@ -159,8 +159,8 @@ Result<PackedWeights> PackedWeights::Load(const std::vector<Matrix*>& matrices,
   SC_RETURN_IF_ERROR(packed.Pack(matrices, checkpoint, pool, PhaseOf(progress, "packing")));
   if (writer == nullptr) return packed;
   SC_RETURN_IF_ERROR(writer->Write(key, packed.memory_.data(), pool, PhaseOf(progress, "writing")));
-  SC_LOG_INFO("{}: packed weights written, {:.1f} GB", cache_file,
-              static_cast<double>(key.bytes) / 1e9);
+  SC_LOG_INFO("{}: packed weights written, {:.1f} MB", cache_file,
+              static_cast<double>(key.bytes) / 1e6);
   return packed;
 }
 

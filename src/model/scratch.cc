@@ -3,10 +3,10 @@
 
 namespace seacliff {
 
-Scratch::Scratch(const ModelConfig& c, DType dtype, int64_t max_tokens)
+Scratch::Scratch(const ModelConfig& c, DType dtype, int64_t max_tokens, const Allocate& allocate)
     : config_(c), dtype_(dtype), max_tokens_(max_tokens) {
-  const auto act = [&](int64_t width) { return Buffer::Host(max_tokens * width * SizeOf(dtype)); };
-  const auto f32 = [&](int64_t width) { return Buffer::Host(max_tokens * width * 4); };
+  const auto act = [&](int64_t width) { return allocate(max_tokens * width * SizeOf(dtype)); };
+  const auto f32 = [&](int64_t width) { return allocate(max_tokens * width * 4); };
   streams_ = act(c.streams * c.dim);
   mix_ = f32(c.streams + c.streams * c.streams);
   x_ = act(c.dim);

@@ -29,7 +29,7 @@ struct Activations {
 
 class Scratch {
  public:
-  Scratch(const ModelConfig& config, DType dtype, int64_t max_tokens);
+  Scratch(const ModelConfig& config, DType dtype, int64_t max_tokens, const Allocate& allocate);
 
   // Views for a step of `tokens` <= max_tokens; a layer of `ratio` sets the compressor widths.
   Activations For(int64_t tokens) const;

@@ -198,7 +198,8 @@ void LaunchFast(Context& k, const char* op, const Work& p, int64_t groups) {
   const int64_t row_tiles = CeilDiv(p.rows, kLargeRows);
   const int64_t token_tiles = CeilDiv(p.tokens, kLargeTokens);
   const int64_t processors = Multiprocessors(k);
-  if (p.tokens >= 48 && row_tiles * token_tiles * groups * 2 >= processors) {
+  // Large tiles win when they keep some two fifths of the processors busy.
+  if (p.tokens >= 48 && row_tiles * token_tiles * groups * 5 >= processors * 2) {
     // Blocks run in the order of x; what they read again and again should be the smaller operand.
     const int64_t weight_bytes = int64_t{p.rows} * p.cols * 16 / LaneColumns(F);
     const bool tokens_first = weight_bytes > int64_t{p.tokens} * p.cols * 2 && row_tiles <= 65535;
@@ -209,13 +210,15 @@ void LaunchFast(Context& k, const char* op, const Work& p, int64_t groups) {
     return Launch(k, op, LargeKernel<F>, grid, kLargeThreads, LargeShared(kLargeTokens), p,
                   tokens_first);
   }
-  // Two tiles of rows for a warp where that leaves blocks enough; for bf16, one is bytes enough.
+  // Eight tokens a block while there are few blocks: these wait for memory, not for each other.
+  const bool few =
+      p.tokens <= 8 || CeilDiv(p.rows, 16) * CeilDiv(p.tokens, 8) * groups <= 2 * processors;
   if constexpr (F == Form::kBf16) {
-    return p.tokens <= 8 ? LaunchSmall<F, 1, 8>(k, op, p, groups)
-                         : LaunchSmall<F, 1, 32>(k, op, p, groups);
+    return few ? LaunchSmall<F, 1, 8>(k, op, p, groups) : LaunchSmall<F, 1, 32>(k, op, p, groups);
   } else {
-    if (p.tokens > 8) return LaunchSmall<F, 2, 32>(k, op, p, groups);
+    if (!few) return LaunchSmall<F, 2, 32>(k, op, p, groups);
     if constexpr (IsFp8(F)) {
+      // Two tiles of rows for a warp only where that leaves blocks enough.
       if (p.rows * groups < 64 * processors) return LaunchSmall<F, 1, 8>(k, op, p, groups);
     }
     LaunchSmall<F, 2, 8>(k, op, p, groups);

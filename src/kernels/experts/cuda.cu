@@ -1,6 +1,6 @@
 // CUDA row of experts. Assignments of tokens to experts get slots, sorted by expert and then by
 // token, and behind them come the shared expert's, one for each token. Then
-//   1. group: the slots, and tiles of at most kTokens slots of one expert;
+//   1. group: the slots, and tiles of 8 or 64 slots at most of one expert;
 //   2. x through e4m3, once for each token;
 //   3. gate and up: h of every slot; h through e4m3;
 //   4. down: the output of every slot, bf16;
@@ -18,7 +18,7 @@ namespace {
 using namespace seacliff::cuda;  // NOLINT: the frame of every CUDA row
 
 constexpr int kSmallThreads = 256;
-constexpr int kLargeTokens = 64;
+constexpr int kSmallTokens = 8, kLargeTokens = 64;
 constexpr int kCombineThreads = 256;
 
 // w1, w3, w2 of an expert.
@@ -176,7 +176,6 @@ __device__ inline bool IsFp8(const Plan& p, const Tile& t) {
   return t.expert == p.experts ? p.shared_fp8 : p.routed_fp8;
 }
 
-template <int kTokens>
 __global__ void __launch_bounds__(kSmallThreads, 2) GateUpSmall(Plan p) {
   extern __shared__ __align__(16) uint8_t shared[];
   const Tile t = TileOf(p, static_cast<int>(blockIdx.y));
@@ -191,9 +190,9 @@ __global__ void __launch_bounds__(kSmallThreads, 2) GateUpSmall(Plan p) {
   };
   auto* parts = reinterpret_cast<float*>(shared);
   if (IsFp8(p, t)) {
-    MultiplySmall<Form::kFp8Shuffled, 2, kTokens>(weights, TokensOf(p, t), p.dim, parts, sink);
+    MultiplySmall<Form::kFp8Shuffled, 2, kSmallTokens>(weights, TokensOf(p, t), p.dim, parts, sink);
   } else {
-    MultiplySmall<Form::kMxfp4, 2, kTokens>(weights, TokensOf(p, t), p.dim, parts, sink);
+    MultiplySmall<Form::kMxfp4, 2, kSmallTokens>(weights, TokensOf(p, t), p.dim, parts, sink);
   }
 }
 
@@ -231,7 +230,6 @@ __device__ inline TokenRows HiddenOf(const Plan& p, const Tile& t) {
   return {p.hidden, p.inter, nullptr, t.begin, t.count};
 }
 
-template <int kTokens>
 __global__ void __launch_bounds__(kSmallThreads, 2) DownSmall(Plan p) {
   extern __shared__ __align__(16) uint8_t shared[];
   const Tile t = TileOf(p, static_cast<int>(blockIdx.y));
@@ -246,9 +244,10 @@ __global__ void __launch_bounds__(kSmallThreads, 2) DownSmall(Plan p) {
   };
   auto* parts = reinterpret_cast<float*>(shared);
   if (IsFp8(p, t)) {
-    MultiplySmall<Form::kFp8Shuffled, 2, kTokens>(weights, HiddenOf(p, t), p.inter, parts, sink);
+    MultiplySmall<Form::kFp8Shuffled, 2, kSmallTokens>(weights, HiddenOf(p, t), p.inter, parts,
+                                                       sink);
   } else {
-    MultiplySmall<Form::kMxfp4, 2, kTokens>(weights, HiddenOf(p, t), p.inter, parts, sink);
+    MultiplySmall<Form::kMxfp4, 2, kSmallTokens>(weights, HiddenOf(p, t), p.inter, parts, sink);
   }
 }
 
@@ -336,30 +335,18 @@ Pointers PointersOf(const ExpertWeights& w) {
 
 dim3 Grid(int64_t x, int64_t y) { return {static_cast<uint32_t>(x), static_cast<uint32_t>(y), 1}; }
 
-template <int kTokens>
-void ProjectSmall(Context& k, const Plan& p, int64_t tiles, bool down) {
-  const int64_t shared = SmallShared(2, kTokens);
-  if (down) {
-    Launch(k, "experts", DownSmall<kTokens>, Grid(CeilDiv(p.dim, 32), tiles), kSmallThreads, shared,
-           p);
-  } else {
-    Launch(k, "experts", GateUpSmall<kTokens>, Grid(CeilDiv(p.inter, 16), tiles), kSmallThreads,
-           shared, p);
-  }
-}
-
 void Project(Context& k, const Plan& p, bool down) {
   const int64_t tiles = int64_t{p.shared_tiles} + p.most_tiles;
-  if (p.tile_slots == 8) return ProjectSmall<8>(k, p, tiles, down);
-  if (p.tile_slots == 32) return ProjectSmall<32>(k, p, tiles, down);
-  constexpr int kWarps = kLargeThreads / kWarp;
-  const int64_t shared = LargeShared(kLargeTokens);
-  if (down) {
-    Launch(k, "experts", DownLarge, Grid(CeilDiv(p.dim, 32 * kWarps), tiles), kLargeThreads, shared,
-           p);
+  if (p.tile_slots == kSmallTokens) {
+    const dim3 grid = down ? Grid(CeilDiv(p.dim, 32), tiles) : Grid(CeilDiv(p.inter, 16), tiles);
+    Launch(k, "experts", down ? DownSmall : GateUpSmall, grid, kSmallThreads,
+           SmallShared(2, kSmallTokens), p);
   } else {
-    Launch(k, "experts", GateUpLarge, Grid(CeilDiv(p.inter, 16 * kWarps), tiles), kLargeThreads,
-           shared, p);
+    constexpr int kWarps = kLargeThreads / kWarp;
+    const dim3 grid = down ? Grid(CeilDiv(p.dim, 32 * kWarps), tiles)
+                           : Grid(CeilDiv(p.inter, 16 * kWarps), tiles);
+    Launch(k, "experts", down ? DownLarge : GateUpLarge, grid, kLargeThreads,
+           LargeShared(kLargeTokens), p);
   }
 }
 
@@ -371,8 +358,8 @@ void Cuda(Context& k, const ExpertsArgs& a) {
   if (tokens == 0) return;
   const ExpertWeights& first = a.experts.front();
   const int64_t inter = first.gate.rows, slots = tokens * picks, all_slots = slots + tokens;
-  // Tiles that fit the slots an expert has on average.
-  const int64_t tile_slots = slots <= 4 * experts ? 8 : slots <= 24 * experts ? 32 : kLargeTokens;
+  // From some ten slots an expert on, one large tile takes less time than two small ones.
+  const int64_t tile_slots = slots <= 10 * experts ? kSmallTokens : kLargeTokens;
   const int64_t most_tiles = std::min(slots, slots / tile_slots + std::min(experts, slots));
 
   Pieces pieces;

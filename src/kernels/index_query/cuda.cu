@@ -9,6 +9,7 @@ namespace {
 using namespace cuda;  // NOLINT: the frame of every CUDA row
 
 constexpr int kWarps = 8;
+constexpr int kThreads = kWarps * kWarp;
 
 // ---- types ----
 
@@ -22,7 +23,7 @@ struct Params {
 // ---- compute ----
 
 template <int kValues>
-__global__ void __launch_bounds__(kWarps* kWarp) RoundQueries(Params a) {
+__global__ void __launch_bounds__(kThreads) RoundQueries(Params a) {
   constexpr int kDim = kValues * kWarp;
   const int64_t token = blockIdx.x / a.splits;
   const int split = static_cast<int>(blockIdx.x % a.splits);
@@ -61,7 +62,7 @@ void Run(Context& k, const IndexQueryArgs& a) {
   const Params params = {static_cast<Bf16*>(a.q.data), a.positions.data, a.frequencies.data,
                          static_cast<int32_t>(heads), static_cast<int32_t>(splits)};
   Launch(k, "index_query", RoundQueries<kValues>, dim3(static_cast<uint32_t>(tokens * splits)),
-         dim3(kWarps * kWarp), 0, params);
+         dim3(kThreads), 0, params);
 }
 
 }  // namespace

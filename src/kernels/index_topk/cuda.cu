@@ -1,10 +1,5 @@
 // cuda row of index_topk: scores of the visible blocks on tensor cores into f32 scratch memory,
 // then an exact selection by radix. Tokens that see no more than topk blocks are not scored.
-//
-// A warp scores a page of 32 keys, whose products with all heads stay in registers. Within 16
-// values of the inner dimension the order is free as long as both factors agree: lane t of four
-// holds neighbouring quarters of a key as they are stored, 4 bits each, and the same quarter of a
-// query.
 #include <cmath>
 
 #include "kernels/common/cuda.cuh"
@@ -20,6 +15,8 @@ constexpr int kPage = 32;       // keys of a page
 constexpr int kGroup = 32;      // tokens that keys in registers serve, in a prefill
 constexpr int kGroupWarps = 8;  // pages of a block, in a prefill
 constexpr int kTokenWarps = 4;  // the same, of one token
+constexpr int kGroupThreads = kGroupWarps * kWarp;
+constexpr int kTokenThreads = kTokenWarps * kWarp;
 constexpr int64_t kScratch = int64_t{128} << 20;  // bytes of scores at a time
 
 // ---- types ----
@@ -36,6 +33,10 @@ struct Params {
   int32_t ratio, topk;
   float scale;
 };
+
+// A warp scores a page of 32 keys, whose products with all heads stay in registers. The order of
+// the inner dimension is free as long as both factors agree: lane t of four holds the quarter t of
+// a key as it is stored, and the same quarter of a query.
 
 // A page of keys as stored: of keys g, g + 8, g + 16, g + 24 the lane's quarter, g = lane / 4.
 template <int kWords>
@@ -200,7 +201,7 @@ __device__ float Weight(const Params& a, int64_t token, int head) {
 
 // Block (token, split): keys stream past the queries of one token.
 template <int kWords>
-__global__ void __launch_bounds__(kTokenWarps* kWarp, 3) ScoreToken(Params a) {
+__global__ void __launch_bounds__(kTokenThreads, 3) ScoreToken(Params a) {
   extern __shared__ uint4 shared[];
   uint4* q = shared;
   auto* weights = reinterpret_cast<float*>(q + a.tiles * kWords * kWarp);
@@ -212,7 +213,7 @@ __global__ void __launch_bounds__(kTokenWarps* kWarp, 3) ScoreToken(Params a) {
 
   CopyQueries<kWords>(a, token, q);
   CommitCopies();
-  for (int h = static_cast<int>(threadIdx.x); h < a.tiles * 8; h += kTokenWarps * kWarp) {
+  for (int h = static_cast<int>(threadIdx.x); h < a.tiles * 8; h += kTokenThreads) {
     weights[h] = Weight(a, token, h);
   }
   const int32_t* list = a.pages + a.seq_of[token] * a.pages_stride;
@@ -261,7 +262,7 @@ __device__ void List(const Params& a, int64_t begin, int first_block, Group& gro
 
 // Block (group of tokens, split): keys stay in registers, the queries of the tokens stream past.
 template <int kWords>
-__global__ void __launch_bounds__(kGroupWarps* kWarp, 2) ScoreGroup(Params a) {
+__global__ void __launch_bounds__(kGroupThreads, 2) ScoreGroup(Params a) {
   constexpr int kBlockKeys = kGroupWarps * kPage;
   extern __shared__ uint4 shared[];
   const int stage = a.tiles * kWords * kWarp;
@@ -275,7 +276,7 @@ __global__ void __launch_bounds__(kGroupWarps* kWarp, 2) ScoreGroup(Params a) {
   __syncthreads();
   const int count = group.count;
   if (count == 0) return;
-  for (int i = static_cast<int>(threadIdx.x); i < kGroup * a.tiles * 8; i += kGroupWarps * kWarp) {
+  for (int i = static_cast<int>(threadIdx.x); i < kGroup * a.tiles * 8; i += kGroupThreads) {
     const int t = i / (a.tiles * 8);
     weights[i] = begin + t < a.tokens ? Weight(a, begin + t, i % (a.tiles * 8)) : 0.0f;
   }
@@ -327,12 +328,12 @@ void ScoreAll(Context& k, const Params& a, int64_t pages, bool grouped) {
     const int64_t shared =
         2 * queries + kGroup * a.tiles * 8 * 4 + static_cast<int64_t>(sizeof(Group));
     const dim3 grid(static_cast<uint32_t>(groups), splits(groups, CeilDiv(pages, kGroupWarps)));
-    Launch(k, "index_topk", ScoreGroup<kWords>, grid, dim3(kGroupWarps * kWarp), shared, a);
+    Launch(k, "index_topk", ScoreGroup<kWords>, grid, dim3(kGroupThreads), shared, a);
     return;
   }
   const dim3 grid(static_cast<uint32_t>(a.tokens), splits(a.tokens, CeilDiv(pages, kTokenWarps)));
-  Launch(k, "index_topk", ScoreToken<kWords>, grid, dim3(kTokenWarps * kWarp),
-         queries + a.tiles * 8 * 4, a);
+  Launch(k, "index_topk", ScoreToken<kWords>, grid, dim3(kTokenThreads), queries + a.tiles * 8 * 4,
+         a);
 }
 
 }  // namespace

@@ -41,6 +41,7 @@ constexpr Shape kShapes[] = {
     {"many tokens, ragged groups", 517, 4, 288, DType::kBf16},
     {"many tokens, first", 515, 4, 64, DType::kBf16, true},
     {"very many tokens", 2051, 4, 32, DType::kBf16},
+    {"wide, ragged groups", 3, 4, 4128, DType::kBf16},
     {"flash, 1 token", 1, 4, 4096, DType::kBf16, false, 20, 1, 1, true},
     {"flash, 8 tokens", 8, 4, 4096, DType::kBf16, false, 20, 1, 1, true},
     {"flash, 64 tokens", 64, 4, 4096, DType::kBf16, false, 20, 1, 1, true},

@@ -36,6 +36,7 @@ constexpr Shape kShapes[] = {
     {"many tokens, ragged groups", 517, 4, 288, DType::kBf16, 5},
     {"many tokens, no post", 515, 4, 64, DType::kBf16, 3, false},
     {"very many tokens", 2051, 4, 32, DType::kBf16, 100},
+    {"wide, ragged groups", 3, 4, 4128, DType::kBf16, 2},
     {"flash, 1 token", 1, 4, 4096, DType::kBf16, 1, true, 1, true},
     {"pro, 64 tokens", 64, 4, 7168, DType::kBf16, 8, true, 1, true},
 };

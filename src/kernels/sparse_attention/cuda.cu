@@ -304,14 +304,14 @@ __device__ __forceinline__ void Run(const Params& p, const Work& work, Shared<kT
     Search search;
     const bool searches = warp == 0 && coming < tiles;
     if (searches) search.Name(p, work.keys, work.begin + coming * kTile + lane, work.end);
-    const uint32_t valid = next < tiles ? shared.valid[next % 4] : 0;
+    const uint32_t valid = next < tiles ? shared.valid[next % (kStages + 1)] : 0;
     if (valid != 0) {
       const uint8_t* stage = stage_of(next);
       AddScores<kTiles, kRope>(r, Lane<kRope>{stage + kGroup * warp, pitch, lane},
                                stage + kTile * pitch + warp, own_scores);
     }
     if (searches) search.Look(p, work.keys);
-    if (tile >= 0 && shared.valid[tile % 4] != 0) {
+    if (tile >= 0 && shared.valid[tile % (kStages + 1)] != 0) {
       const uint8_t* stage = stage_of(tile);
       AddValues<kTiles, kRope>(r, Lane<kRope>{stage + kGroup * warp, pitch, lane},
                                stage + kTile * pitch + warp, shared);
@@ -319,7 +319,7 @@ __device__ __forceinline__ void Run(const Params& p, const Work& work, Shared<kT
     if (searches) {
       const bool found = search.Find(p, &shared.sources[coming % kStages][lane]);
       const uint32_t there = __ballot_sync(0xffffffffu, found);
-      if (lane == 0) shared.valid[coming % 4] = there;
+      if (lane == 0) shared.valid[coming % (kStages + 1)] = there;
     }
     Meet();  // the next tile's scores; this tile's keys have been read
     if (coming < tiles) {

@@ -120,7 +120,7 @@ struct Shared {
   float2 turns[32];      // cosine and sine of the rotated pairs
   float factor[kHeads];  // what a tile shrinks the sums before it by
   float top[kHeads], sum[kHeads];
-  uint32_t valid[4];  // keys of a tile that are there, of four tiles in turn
+  uint32_t valid[kStages + 1];  // keys of a tile that are there, of some tiles in turn
   Bf16 weights[kHeads * kWeightPitch];
 };
 
