@@ -229,6 +229,39 @@ struct Work {
   int64_t part;        // where its sums go: (slot, piece); -1: straight to the output
 };
 
+// This warp's values of the heads' queries, and no output yet. Heads beyond the last are zero.
+template <int kTiles, bool kRope>
+__device__ __forceinline__ void LoadQueries(const Params& p, const Work& work, int warp, int g,
+                                            int t, Registers<kTiles>& r) {
+#pragma unroll
+  for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+    for (int below = 0; below < 2; ++below) {
+      const int head = work.first_head + 16 * m + 8 * below + g;
+      const Bf16* row = p.q + (int64_t{work.keys.token} * p.heads + head) * p.dim + kGroup * warp;
+      const bool there = head < p.heads;
+#pragma unroll
+      for (int step = 0; step < 4; ++step) {
+        uint32_t low = 0, high = 0;
+        if (there && kRope) {
+          low = *reinterpret_cast<const uint32_t*>(row + 16 * step + 2 * t);
+          high = *reinterpret_cast<const uint32_t*>(row + 16 * step + 8 + 2 * t);
+        } else if (there) {
+          const uint2 four = *reinterpret_cast<const uint2*>(row + 16 * step + 4 * t);
+          low = four.x, high = four.y;
+        }
+        r.q[m][step][below] = low;
+        r.q[m][step][2 + below] = high;
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) r.out[m][n][i] = 0;
+    }
+  }
+}
+
 // Warps whose group is of e4m3 and the one of bf16 run the same steps and meet at the same
 // barriers.
 template <int kTiles, bool kRope>
@@ -262,33 +295,7 @@ __device__ __forceinline__ void Run(const Params& p, const Work& work, Shared<kT
   }
 
   Registers<kTiles> r;
-#pragma unroll
-  for (int m = 0; m < kTiles; ++m) {
-#pragma unroll
-    for (int below = 0; below < 2; ++below) {
-      const int head = work.first_head + 16 * m + 8 * below + g;
-      const Bf16* row = p.q + (int64_t{work.keys.token} * p.heads + head) * p.dim + kGroup * warp;
-      const bool there = head < p.heads;
-#pragma unroll
-      for (int step = 0; step < 4; ++step) {
-        uint32_t low = 0, high = 0;
-        if (there && kRope) {
-          low = *reinterpret_cast<const uint32_t*>(row + 16 * step + 2 * t);
-          high = *reinterpret_cast<const uint32_t*>(row + 16 * step + 8 + 2 * t);
-        } else if (there) {
-          const uint2 four = *reinterpret_cast<const uint2*>(row + 16 * step + 4 * t);
-          low = four.x, high = four.y;
-        }
-        r.q[m][step][below] = low;
-        r.q[m][step][2 + below] = high;
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) r.out[m][n][i] = 0;
-    }
-  }
+  LoadQueries<kTiles, kRope>(p, work, warp, g, t, r);
   if (kRope && work.part < 0) {
     const float angle = __fmul_rn(static_cast<float>(work.keys.position), p.frequencies[lane]);
     sincosf(angle, &shared.turns[lane].y, &shared.turns[lane].x);

@@ -240,7 +240,7 @@ struct Lane {
     }
   }
 
-  // Factors b of 16 keys and the columns 8 (4 half) .. of the output, in the order of OutputColumn.
+  // Factors b of 16 keys and the columns 8 (4 half) .. of the output, as StoreHead has them.
   __device__ __forceinline__ void ForValues(int first_key, int half, uint32_t (&b)[4][2]) const {
     const uint8_t* row = keys + (first_key + lane % 16) * pitch + lane / 16 * 16;
     uint32_t r[4];
