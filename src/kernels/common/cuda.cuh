@@ -61,9 +61,28 @@ __device__ inline uint16_t Bf16Bits(float v) {  // nearest, ties to even
 __device__ inline void Store(Bf16* p, float v) { p->bits = Bf16Bits(v); }
 __device__ inline float RoundBf16(float v) { return __bfloat162float(__float2bfloat16_rn(v)); }
 
+// Two bf16 in a word, the first in its lower half.
+__device__ inline float LowOf(uint32_t two) { return __uint_as_float(two << 16); }
+__device__ inline float HighOf(uint32_t two) { return __uint_as_float(two & 0xffff0000u); }
+__device__ inline uint32_t Bf16Pair(float low, float high) {
+  const __nv_bfloat162 two = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&two);
+}
+// The products of both halves.
+__device__ inline uint32_t Times(uint32_t a, uint32_t b) {
+  const __nv_bfloat162 product = __hmul2(*reinterpret_cast<const __nv_bfloat162*>(&a),
+                                         *reinterpret_cast<const __nv_bfloat162*>(&b));
+  return *reinterpret_cast<const uint32_t*>(&product);
+}
+
 // 2^(code - 127); code 0 is 2^-127.
 __device__ inline float FromE8m0(uint8_t code) {
   return __uint_as_float(code == 0 ? 0x00400000u : static_cast<uint32_t>(code) << 23);
+}
+
+// 1 / FromE8m0(code); that of 2^127 is subnormal but exact.
+__device__ inline float InverseE8m0(uint8_t code) {
+  return FromE8m0(static_cast<uint8_t>(254 - code));
 }
 
 // Two e4m3 (the low two bytes) to two f16, each 2^-8 of its value: an e4m3 is an f16 whose exponent

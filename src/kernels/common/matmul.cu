@@ -46,10 +46,10 @@ __global__ void __launch_bounds__(kPrepareThreads)
   if (shuffle) {
     if (begin + 4 * lane < cols) {
       const uint2 two = *reinterpret_cast<const uint2*>(x + base + begin + 4 * lane);
-      v[0] = __uint_as_float(two.x << 16);
-      v[1] = __uint_as_float(two.x & 0xffff0000u);
-      v[2] = __uint_as_float(two.y << 16);
-      v[3] = __uint_as_float(two.y & 0xffff0000u);
+      v[0] = LowOf(two.x);
+      v[1] = HighOf(two.x);
+      v[2] = LowOf(two.y);
+      v[3] = HighOf(two.y);
     }
   } else {
     for (int i = 0; i < 4; ++i) {
@@ -79,8 +79,8 @@ __global__ void __launch_bounds__(kPrepareThreads)
   }
   // Even lanes have values 0 to 3 of eight and write 0 4 1 5, odd lanes 4 to 7 and 2 6 3 7.
   const bool odd = lane % 2 != 0;
-  const uint32_t low = Bf16Bits(v[0]) | static_cast<uint32_t>(Bf16Bits(v[1])) << 16;
-  const uint32_t high = Bf16Bits(v[2]) | static_cast<uint32_t>(Bf16Bits(v[3])) << 16;
+  const uint32_t low = Bf16Pair(v[0], v[1]);
+  const uint32_t high = Bf16Pair(v[2], v[3]);
   const uint32_t other = __shfl_xor_sync(0xffffffffu, odd ? low : high, 1);
   const uint32_t front = odd ? other : low, back = odd ? high : other;
   const uint2 two = make_uint2(__byte_perm(front, back, 0x5410), __byte_perm(front, back, 0x7632));

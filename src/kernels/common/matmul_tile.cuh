@@ -32,18 +32,11 @@ __host__ __device__ constexpr bool IsFp8(Form f) {
 
 // ---- decoding ----
 
-// Products of bf16 pairs, exact here: one factor is a power of two.
-__device__ inline uint32_t MulBf16x2(uint32_t a, uint32_t b) {
-  uint32_t d;
-  asm("fma.rn.bf16x2 %0, %1, %2, %3;\n" : "=r"(d) : "r"(a), "r"(b), "r"(0x80008000u));
-  return d;
-}
-
 // e4m3 in bytes 1 and 3: moved into the bits of a bf16 they are 2^-120 of their value, subnormal
 // ones included.
 __device__ inline uint32_t PairFromE4m3(uint32_t wide) {
   const uint32_t bits = ((wide >> 4) & 0x07f007f0u) | (wide & 0x80008000u);
-  return MulBf16x2(bits, 0x7b807b80u);  // 2^120
+  return Times(bits, 0x7b807b80u);  // 2^120
 }
 
 // What the bits of an e2m1 moved into a bf16 (2^-126 of its value) are multiplied by. Values come
@@ -83,10 +76,10 @@ __device__ inline void DecodePiece(const uint4& raw, int piece, uint32_t factor,
   } else {
     constexpr uint32_t kMagnitude = 0x01c001c0u, kSign = 0x80008000u;
     const uint32_t w = words[piece];  // column i is nibble i
-    pairs[0] = MulBf16x2(((w << 6) & kMagnitude) | ((w << 12) & kSign), factor);
-    pairs[1] = MulBf16x2(((w << 2) & kMagnitude) | ((w << 8) & kSign), factor);
-    pairs[2] = MulBf16x2(((w >> 2) & kMagnitude) | ((w << 4) & kSign), factor);
-    pairs[3] = MulBf16x2(((w >> 6) & kMagnitude) | (w & kSign), factor);
+    pairs[0] = Times(((w << 6) & kMagnitude) | ((w << 12) & kSign), factor);
+    pairs[1] = Times(((w << 2) & kMagnitude) | ((w << 8) & kSign), factor);
+    pairs[2] = Times(((w >> 2) & kMagnitude) | ((w << 4) & kSign), factor);
+    pairs[3] = Times(((w >> 6) & kMagnitude) | (w & kSign), factor);
   }
 }
 
@@ -522,7 +515,7 @@ struct ResultRows {
     uint32_t words[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      words[i] = Bf16Bits(v[2 * i]) | static_cast<uint32_t>(Bf16Bits(v[2 * i + 1])) << 16;
+      words[i] = Bf16Pair(v[2 * i], v[2 * i + 1]);
     }
     *reinterpret_cast<uint4*>(static_cast<Bf16*>(data) + at) =
         make_uint4(words[0], words[1], words[2], words[3]);

@@ -41,14 +41,6 @@ struct SumsParams {
 
 // ---- pieces of both kernels: a lane holds 8 columns of the tokens lane / 4 and lane / 4 + 8 ----
 
-// Two numbers of bf16 in a word.
-__device__ inline float LowOf(uint32_t two) { return __uint_as_float(two << 16); }
-__device__ inline float HighOf(uint32_t two) { return __uint_as_float(two & 0xffff0000u); }
-__device__ inline uint32_t Pair(float low, float high) {
-  const __nv_bfloat162 two = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&two);
-}
-
 struct Words {
   uint32_t w[4];
 };
@@ -94,7 +86,7 @@ __device__ inline SplitWeights Split(const float* from) {
   for (int q = 0; q < 3; ++q) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const uint32_t two = Pair(rest[2 * i], rest[2 * i + 1]);
+      const uint32_t two = Bf16Pair(rest[2 * i], rest[2 * i + 1]);
       split.part[q].w[i] = two;
       rest[2 * i] = __fsub_rn(rest[2 * i], LowOf(two));
       rest[2 * i + 1] = __fsub_rn(rest[2 * i + 1], HighOf(two));
@@ -165,7 +157,7 @@ __global__ void __launch_bounds__(kStreams* kWarp) SumPieces(const SumsParams p)
           high[j] = HighOf(in[j].w[i]);
         }
         x[h].w[i] =
-            Pair(Posted(LowOf(y.w[i]), post, low, c), Posted(HighOf(y.w[i]), post, high, c));
+            Bf16Pair(Posted(LowOf(y.w[i]), post, low, c), Posted(HighOf(y.w[i]), post, high, c));
       }
     }
   }
@@ -284,8 +276,8 @@ __global__ void __launch_bounds__(kWarps* kWarp, 16 / kWarps) SumGroups(const Su
 #pragma unroll
           for (int s = 0; s < kStreams; ++s) {
             const float c[kStreams] = {m[4 + s], m[8 + s], m[12 + s], m[16 + s]};
-            x[s][h].w[i] = Pair(Posted(LowOf(y[h].w[i]), m[s], low, c),
-                                Posted(HighOf(y[h].w[i]), m[s], high, c));
+            x[s][h].w[i] = Bf16Pair(Posted(LowOf(y[h].w[i]), m[s], low, c),
+                                    Posted(HighOf(y[h].w[i]), m[s], high, c));
           }
         }
 #pragma unroll

@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(kThreads + kWarp, kThreads > 256 ? 2 : 3)
         low += pre[s] * LowOf(v[i][s].w[w]);
         high += pre[s] * HighOf(v[i][s].w[w]);
       }
-      x[i].w[w] = Pair(low, high);
+      x[i].w[w] = Bf16Pair(low, high);
       sum += LowOf(x[i].w[w]) * LowOf(x[i].w[w]);
       sum += HighOf(x[i].w[w]) * HighOf(x[i].w[w]);
     }
@@ -166,8 +166,8 @@ __global__ void __launch_bounds__(kThreads + kWarp, kThreads > 256 ? 2 : 3)
     Words out;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      out.w[j] = Pair(LowOf(x[i].w[j]) * x_norm * LowOf(w.w[j]),
-                      HighOf(x[i].w[j]) * x_norm * HighOf(w.w[j]));
+      out.w[j] = Bf16Pair(LowOf(x[i].w[j]) * x_norm * LowOf(w.w[j]),
+                          HighOf(x[i].w[j]) * x_norm * HighOf(w.w[j]));
     }
     StoreWords(p.x + row * p.dim + column, out);
   }

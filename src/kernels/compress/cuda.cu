@@ -99,7 +99,7 @@ __device__ void StoreKv(const Params& a, const float* row, std::byte* page, int 
     return;
   }
   const uint8_t code = E4m3ScaleCode(WarpMax(fmaxf(fabsf(v[0]), fabsf(v[1]))));
-  const float inverse = Reciprocal(code);
+  const float inverse = InverseE8m0(code);
   uint32_t pair = 0;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
@@ -129,7 +129,7 @@ __device__ void StoreIndex(const Params& a, const float* row, std::byte* page, i
 #pragma unroll
   for (float& x : v) x = RoundBf16(x);
   const uint8_t code = E2m1WarpScale<4>(v);
-  const float inverse = Reciprocal(code);
+  const float inverse = InverseE8m0(code);
   uint32_t four = 0;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {

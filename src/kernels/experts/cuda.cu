@@ -296,8 +296,8 @@ __global__ void __launch_bounds__(kCombineThreads) CombineKernel(Plan p) {
       const uint32_t words[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
       for (int w = 0; w < 4; ++w) {
-        sum[2 * w] += __uint_as_float(words[w] << 16);
-        sum[2 * w + 1] += __uint_as_float(words[w] & 0xffff0000u);
+        sum[2 * w] += LowOf(words[w]);
+        sum[2 * w + 1] += HighOf(words[w]);
       }
     }
     Bf16* out = p.y + token * p.dim + begin;

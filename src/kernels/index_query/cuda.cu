@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kThreads) RoundQueries(Params a) {
 #pragma unroll
     for (float& x : v) x = RoundBf16(x);
     const uint8_t code = E2m1WarpScale<kValues>(v);
-    const float scale = FromE8m0(code), inverse = Reciprocal(code);
+    const float scale = FromE8m0(code), inverse = InverseE8m0(code);
 #pragma unroll
     for (float& x : v) x = __fmul_rn(FromE2m1(E2m1Code(__fmul_rn(x, inverse))), scale);
     StoreValues<kValues>(row, v);

@@ -8,11 +8,6 @@ namespace seacliff::cuda {
 
 inline constexpr int kRotated = 64;  // values that are rotated, the last of a row
 
-// 1 / FromE8m0(code); that of 2^127 is subnormal but exact.
-__device__ inline float Reciprocal(uint8_t code) {
-  return FromE8m0(static_cast<uint8_t>(254 - code));
-}
-
 // Cosine and sine of the kValues / 2 pairs whose frequencies these are. Angles reach the length of
 // the context, so the fast functions will not do.
 template <int kValues>
@@ -47,8 +42,8 @@ __device__ inline void LoadValues(const Bf16* row, float (&v)[kValues]) {
   word = *reinterpret_cast<const Word*>(row);
 #pragma unroll
   for (int i = 0; i < kValues / 2; ++i) {
-    v[2 * i] = __uint_as_float(pairs[i] << 16);
-    v[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
+    v[2 * i] = LowOf(pairs[i]);
+    v[2 * i + 1] = HighOf(pairs[i]);
   }
 }
 template <int kValues>
@@ -61,7 +56,7 @@ __device__ inline void StoreValues(Bf16* row, const float (&v)[kValues]) {
   };
 #pragma unroll
   for (int i = 0; i < kValues / 2; ++i) {
-    pairs[i] = Bf16Bits(v[2 * i]) | static_cast<uint32_t>(Bf16Bits(v[2 * i + 1])) << 16;
+    pairs[i] = Bf16Pair(v[2 * i], v[2 * i + 1]);
   }
   *reinterpret_cast<Word*>(row) = word;
 }

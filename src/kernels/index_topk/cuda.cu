@@ -80,12 +80,6 @@ __device__ Stored<kWords> LoadKeys(const Params& a, int64_t page, int lane) {
   return stored;
 }
 
-__device__ uint32_t MultiplyPairs(uint32_t x, uint32_t y) {
-  const __nv_bfloat162 product = __hmul2(*reinterpret_cast<const __nv_bfloat162*>(&x),
-                                         *reinterpret_cast<const __nv_bfloat162*>(&y));
-  return *reinterpret_cast<const uint32_t*>(&product);
-}
-
 // Eight e2m1 values times 2^(scale - 127) as four pairs of bf16, exact. The bits of an e2m1 are
 // those of a bf16 that is 2^-126 of it, its subnormal included.
 __device__ void Decode(uint32_t word, uint8_t scale, uint32_t (&pairs)[4]) {
@@ -95,7 +89,7 @@ __device__ void Decode(uint32_t word, uint8_t scale, uint32_t (&pairs)[4]) {
   for (int i = 0; i < 4; ++i) {
     const uint32_t nibbles = word >> (4 * i);
     const uint32_t bits = ((nibbles & 0x00070007u) << 6) | ((nibbles & 0x00080008u) << 12);
-    far[i] = MultiplyPairs(MultiplyPairs(bits, 0x7e807e80u), factor);  // 2^126 first
+    far[i] = Times(Times(bits, 0x7e807e80u), factor);  // 2^126 first
   }
   pairs[0] = __byte_perm(far[0], far[1], 0x5410);
   pairs[1] = __byte_perm(far[2], far[3], 0x5410);

@@ -28,11 +28,6 @@ union Piece {
   uint32_t pairs[kPiece / 2];
 };
 
-__device__ inline float Low(uint32_t pair) { return __uint_as_float(pair << 16); }
-__device__ inline float High(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
-__device__ inline uint32_t Pair(float low, float high) {
-  return Bf16Bits(low) | static_cast<uint32_t>(Bf16Bits(high)) << 16;
-}
 __device__ inline float RoundedSquare(float v) { return RoundBf16(__fmul_rn(v, v)); }
 
 // kPieces: most pieces of a lane.
@@ -68,7 +63,7 @@ __global__ void __launch_bounds__(kWarps* kWarp) NormAndRotate(const Params p) {
         v[i].bits = row[at];
 #pragma unroll
         for (const uint32_t pair : v[i].pairs) {
-          sum += RoundedSquare(Low(pair)) + RoundedSquare(High(pair));
+          sum += RoundedSquare(LowOf(pair)) + RoundedSquare(HighOf(pair));
         }
       }
     }
@@ -86,10 +81,11 @@ __global__ void __launch_bounds__(kWarps* kWarp) NormAndRotate(const Params p) {
 #pragma unroll
       for (int j = 0; j < kPiece / 2; ++j) {
         uint32_t& pair = v[i].pairs[j];
-        const float a = RoundBf16(Low(pair) * norm), b = RoundBf16(High(pair) * norm);
+        const float a = RoundBf16(LowOf(pair) * norm), b = RoundBf16(HighOf(pair) * norm);
         const float c = turn_cos[j], s = turn_sin[j];
-        pair = rotated ? Pair(__fmul_rn(a, c) - __fmul_rn(b, s), __fmul_rn(a, s) + __fmul_rn(b, c))
-                       : Pair(a, b);
+        pair = rotated
+                   ? Bf16Pair(__fmul_rn(a, c) - __fmul_rn(b, s), __fmul_rn(a, s) + __fmul_rn(b, c))
+                   : Bf16Pair(a, b);
       }
       row[at] = v[i].bits;
     }

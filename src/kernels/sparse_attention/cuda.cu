@@ -20,9 +20,6 @@ namespace {
 constexpr int64_t kMaxWorkspace = int64_t{512} << 20;
 
 __device__ inline float Exp(float x) { return exp2f(x * 1.44269504f); }
-__device__ inline uint32_t Pair(float low, float high) {
-  return Bf16Bits(low) | static_cast<uint32_t>(Bf16Bits(high)) << 16;
-}
 // Of every thread of the block. Warps of different groups meet here from different code.
 __device__ inline void Meet() { asm volatile("bar.sync 0, %0;\n" ::"r"(blockDim.x) : "memory"); }
 
@@ -106,7 +103,7 @@ __device__ __forceinline__ void Weigh(Shared<kTiles>& shared, const float* score
 #pragma unroll
     for (int lanes = 1; lanes < 8; lanes *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
     *reinterpret_cast<uint2*>(shared.weights + head * Shared<kTiles>::kWeightPitch + 4 * chunk) =
-        make_uint2(Pair(weight[0], weight[1]), Pair(weight[2], weight[3]));
+        make_uint2(Bf16Pair(weight[0], weight[1]), Bf16Pair(weight[2], weight[3]));
     __syncwarp();
     if (chunk == 0) {
       const float factor = before == -INFINITY ? 0.0f : Exp(before - top);
@@ -187,8 +184,8 @@ __device__ inline float Inverse(float top, float sum, float sink) {
 // Rounded, turned back, rounded.
 __device__ inline uint32_t TurnedBack(float a, float b, float2 turn) {
   a = RoundBf16(a), b = RoundBf16(b);
-  return Pair(__fmul_rn(a, turn.x) + __fmul_rn(b, turn.y),
-              __fmul_rn(b, turn.x) - __fmul_rn(a, turn.y));
+  return Bf16Pair(__fmul_rn(a, turn.x) + __fmul_rn(b, turn.y),
+                  __fmul_rn(b, turn.x) - __fmul_rn(a, turn.y));
 }
 
 // One head's values of this warp: v[n] are columns n of the product of rows g or g + 8, each two.
@@ -202,8 +199,8 @@ __device__ inline void StoreHead(Bf16* to, int t, float inverse, const float2* t
           TurnedBack(v(n, 0) * inverse, v(n, 1) * inverse, turns[4 * n + t]);
     } else if (n % 2 == 0) {
       *reinterpret_cast<uint2*>(to + 8 * n + 4 * t) =
-          make_uint2(Pair(v(n, 0) * inverse, v(n + 1, 0) * inverse),
-                     Pair(v(n, 1) * inverse, v(n + 1, 1) * inverse));
+          make_uint2(Bf16Pair(v(n, 0) * inverse, v(n + 1, 0) * inverse),
+                     Bf16Pair(v(n, 1) * inverse, v(n + 1, 1) * inverse));
     }
   }
 }
@@ -424,8 +421,8 @@ __global__ void Combine(const Params p) {
   uint2 out;
   const int pair = (first - (p.dim - kGroup)) / 2;
   if (pair < 0) {
-    out.x = Pair(sum.x * inverse, sum.y * inverse);
-    out.y = Pair(sum.z * inverse, sum.w * inverse);
+    out.x = Bf16Pair(sum.x * inverse, sum.y * inverse);
+    out.y = Bf16Pair(sum.z * inverse, sum.w * inverse);
   } else {
     float2 turn[2];
     for (int i = 0; i < 2; ++i) {

@@ -103,12 +103,6 @@ __device__ inline int TokenOf(const Params& p, int64_t slot) {
   return count <= kFew && place < count ? p.seq_begin[seq] + place : -1;
 }
 
-__device__ inline uint32_t Times(uint32_t a, uint32_t b) {  // of two bf16 each
-  const __nv_bfloat162 product = __hmul2(*reinterpret_cast<const __nv_bfloat162*>(&a),
-                                         *reinterpret_cast<const __nv_bfloat162*>(&b));
-  return *reinterpret_cast<const uint32_t*>(&product);
-}
-
 // ---- shared memory ----
 
 template <int kTiles>

@@ -44,8 +44,8 @@ __device__ inline void Load16(const Bf16* from, bool wide, float (&v)[kOwn]) {
     const uint32_t pairs[4] = {bits.x, bits.y, bits.z, bits.w};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      v[half * 8 + 2 * i] = __uint_as_float(pairs[i] << 16);
-      v[half * 8 + 2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
+      v[half * 8 + 2 * i] = LowOf(pairs[i]);
+      v[half * 8 + 2 * i + 1] = HighOf(pairs[i]);
     }
   }
 }
@@ -61,7 +61,7 @@ __device__ inline void StoreE4m3(uint8_t* to, uint8_t* scale, const float (&v)[k
   top = fmaxf(top, __shfl_xor_sync(group, top, 1));
   top = fmaxf(top, __shfl_xor_sync(group, top, 2));
   const uint8_t code = E4m3ScaleCode(top);
-  const float inverse = FromE8m0(static_cast<uint8_t>(254 - code));
+  const float inverse = InverseE8m0(code);
   uint32_t words[kOwn / 4];
 #pragma unroll
   for (int i = 0; i < kOwn / 4; ++i) {
@@ -86,8 +86,7 @@ __device__ inline void StoreBf16(uint8_t* to, const float (&v)[kOwn]) {
     uint32_t pairs[2];
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
-      pairs[j] = Bf16Bits(v[4 * i + 2 * j]) | static_cast<uint32_t>(Bf16Bits(v[4 * i + 2 * j + 1]))
-                                                  << 16;
+      pairs[j] = Bf16Pair(v[4 * i + 2 * j], v[4 * i + 2 * j + 1]);
     }
     out[i] = make_uint2(pairs[0], pairs[1]);
   }
