@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 
+#include "base/file_map.h"
 #include "checkpoint/progress_bar.h"
 #include "kernels/common/isa.h"
 #include "kernels/common/machine_limits.h"
@@ -25,6 +25,7 @@ std::string CommandOf(const Settings& s) {
   if (s.load_format != "auto") command += " --load-format " + s.load_format;
   if (!s.repack_cache.empty()) command += " --repack-cache " + s.repack_cache;
   if (s.numerics != "checkpoint") command += " --numerics " + s.numerics;
+  if (s.device != "auto") command += " --device " + s.device;
   if (!s.kernels.empty()) command += " --kernels " + s.kernels;
   if (!s.isa.empty()) command += " --isa " + s.isa;
   if (s.threads != 0) command += fmt::format(" --threads {}", s.threads);
@@ -162,13 +163,6 @@ std::string JsonLine(const Settings& s, const PhaseResult& phase, const MachineL
       .Field("command", CommandOf(s))
       .EndObject();
   return json.Take();
-}
-
-Status AppendLines(const std::string& path, const std::vector<std::string>& lines) {
-  std::ofstream file(path, std::ios::app);
-  for (const std::string& line : lines) file << line << '\n';
-  if (!file.flush()) return InvalidArgument(fmt::format("{}: cannot write results", path));
-  return OkStatus();
 }
 
 Status Bench(const Settings& settings) {

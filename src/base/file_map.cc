@@ -2,12 +2,14 @@
 #include "base/file_map.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <utility>
 
 namespace seacliff {
@@ -64,6 +66,13 @@ Result<std::string> ReadFile(const std::string& path) {
   SC_ASSIGN_OR_RETURN(FileMap map, FileMap::Open(path));
   const auto bytes = map.bytes();
   return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+Status AppendLines(const std::string& path, const std::vector<std::string>& lines) {
+  std::ofstream file(path, std::ios::app);
+  for (const std::string& line : lines) file << line << '\n';
+  if (!file.flush()) return InvalidArgument(fmt::format("{}: cannot write results", path));
+  return OkStatus();
 }
 
 }  // namespace seacliff

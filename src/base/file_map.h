@@ -1,10 +1,11 @@
-// A read-only memory mapping of a whole file.
+// A read-only memory mapping of a whole file, and small files as a whole.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 
@@ -33,5 +34,8 @@ class FileMap {
 
 // The whole file as a string; for small text files (config.json, tokenizer.json).
 Result<std::string> ReadFile(const std::string& path);
+
+// Appends lines of results; kInvalidArgument names the file if it cannot be written.
+Status AppendLines(const std::string& path, const std::vector<std::string>& lines);
 
 }  // namespace seacliff

@@ -3,8 +3,7 @@
 
 #include <fmt/format.h>
 
-#include <fstream>
-
+#include "base/file_map.h"
 #include "kernels/common/isa.h"
 
 namespace seacliff {
@@ -64,11 +63,7 @@ Result<CheckReport> RunChecks(const CheckOptions& options) {
     return InvalidArgument(fmt::format("check: no op of these has a row '{}'", options.row));
   }
   if (!options.results.empty()) {
-    std::ofstream file(options.results, std::ios::app);
-    for (const std::string& line : report.result_lines) file << line << '\n';
-    if (!file.flush()) {
-      return InvalidArgument(fmt::format("{}: cannot write results", options.results));
-    }
+    SC_RETURN_IF_ERROR(AppendLines(options.results, report.result_lines));
   }
   return report;
 }

@@ -8,8 +8,6 @@
 #include "cache/store.h"
 #include "kernels/common/mhc.h"
 #include "kernels/embed/op.h"
-#include "kernels/linear/op.h"
-#include "kernels/mhc_head/op.h"
 #include "model/device_weights.h"
 #include "model/forward.h"
 #include "model/rope.h"
@@ -118,7 +116,14 @@ class DeviceModel : public Model {
             s);
       if (trace != nullptr && trace->layers) TraceStreams(*trace, i, s);
     }
-    Head(b, s, logits);
+    const int64_t bytes = logits.size() * static_cast<int64_t>(sizeof(float));
+    if (bytes > logits_.bytes()) {
+      logits_ = Buffer();
+      logits_ = device_->Allocate(bytes);
+    }
+    Head(context_, config_, b, weights_.hc_head, weights_.norm, weights_.head, s, head_rows_.data(),
+         static_cast<float*>(logits_.data()));
+    if (context_.ok()) device_->Download(logits.data, logits_.data(), bytes);
     Status error = context_.TakeError();
     const Status device_error = device_->Synchronize();
     return error.ok() ? device_error : error;
@@ -129,22 +134,6 @@ class DeviceModel : public Model {
   }
 
  private:
-  void Head(const Batch& b, const Activations& s, View<float, 2> logits) {
-    const int64_t rows = b.logit_rows.shape[0];
-    const Act<2> x(head_rows_.data(), DType::kBf16, {rows, config_.dim});
-    MhcHead(context_, {s.y, s.streams, s.mix, weights_.hc_head, weights_.norm,
-                       static_cast<float>(config_.norm_eps), static_cast<float>(config_.hc_eps),
-                       b.logit_rows, x});
-    const int64_t bytes = rows * config_.vocab_size * static_cast<int64_t>(sizeof(float));
-    if (bytes > logits_.bytes()) {
-      logits_ = Buffer();
-      logits_ = device_->Allocate(bytes);
-    }
-    Linear(context_, {x, weights_.head, false,
-                      Act<2>(logits_.data(), DType::kF32, {rows, config_.vocab_size})});
-    if (context_.ok()) device_->Download(logits.data, logits_.data(), bytes);
-  }
-
   // The streams of the traced token after layer i: what the next boundary will make of them.
   void TraceStreams(const ForwardTrace& trace, int64_t i, const Activations& s) {
     const int64_t n = config_.streams, dim = config_.dim, t = trace.token;

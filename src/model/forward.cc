@@ -1,7 +1,9 @@
 // A layer: two sub-blocks between residual streams.
 #include "model/forward.h"
 
+#include "kernels/linear/op.h"
 #include "kernels/mhc_boundary/op.h"
+#include "kernels/mhc_head/op.h"
 #include "kernels/router/op.h"
 
 namespace seacliff {
@@ -31,6 +33,15 @@ void Block(Context& k, const ModelConfig& c, const LayerWeights& w, const Batch&
   Attention(k, c, w.attn, b, cache, s);
   Boundary(k, c, w.hc_ffn, w.ffn_norm, false, s);
   MixtureOfExperts(k, c, w.moe, b, s);
+}
+
+void Head(Context& k, const ModelConfig& c, const Batch& b, const MhcWeights& hc,
+          const NormWeight& norm, const Matrix& head, Activations& s, void* x, float* logits) {
+  const int64_t rows = b.logit_rows.shape[0];
+  const Act<2> collapsed(x, s.x.dtype, {rows, c.dim});
+  MhcHead(k, {s.y, s.streams, s.mix, hc, norm, static_cast<float>(c.norm_eps),
+              static_cast<float>(c.hc_eps), b.logit_rows, collapsed});
+  Linear(k, {collapsed, head, false, Act<2>(logits, DType::kF32, {rows, c.vocab_size})});
 }
 
 }  // namespace seacliff

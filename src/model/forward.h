@@ -21,4 +21,9 @@ void MixtureOfExperts(Context& k, const ModelConfig& c, const MoeWeights& w, con
 void Block(Context& k, const ModelConfig& c, const LayerWeights& w, const Batch& b,
            const LayerCache& cache, bool first, Activations& s);
 
+// The end: the last sub-block goes into the streams; those of the batch's logit rows collapse into
+// x [rows, dim] and give logits [rows, vocab], f32.
+void Head(Context& k, const ModelConfig& c, const Batch& b, const MhcWeights& hc,
+          const NormWeight& norm, const Matrix& head, Activations& s, void* x, float* logits);
+
 }  // namespace seacliff

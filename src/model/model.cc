@@ -12,7 +12,6 @@
 #include "kernels/common/mhc.h"
 #include "kernels/embed/op.h"
 #include "kernels/linear/op.h"
-#include "kernels/mhc_head/op.h"
 #include "kernels/rms_norm/op.h"
 #include "model/device_model.h"
 #include "model/forward.h"
@@ -70,7 +69,8 @@ class HostModel : public Model {
       Block(context_, config_, layer, batch, cache_.layer(i), i == 0, s);
       if (trace != nullptr && trace->layers) TraceStreams(*trace, i, s);
     }
-    Head(batch, weights_.hc_head, weights_.norm, s, logits);
+    Head(context_, config_, batch, weights_.hc_head, weights_.norm, weights_.head, s,
+         head_rows_.data(), logits.data);
     return context_.TakeError();
   }
 
@@ -81,7 +81,8 @@ class HostModel : public Model {
     Activations s = scratch_.For(batch.tokens());
     JoinNext(w, next_ids, s);
     Block(context_, config_, w.layer, batch, cache_.layer(config_.layers), true, s);
-    Head(batch, w.hc_head, w.norm, s, logits);
+    Head(context_, config_, batch, w.hc_head, w.norm, weights_.head, s, head_rows_.data(),
+         logits.data);
     return context_.TakeError();
   }
 
@@ -89,17 +90,6 @@ class HostModel : public Model {
   DType dtype() const { return exact_ ? DType::kF32 : DType::kBf16; }
   int64_t StreamBytes(int64_t tokens) const {
     return tokens * (config_.streams + 1) * config_.dim * SizeOf(dtype());
-  }
-
-  // The last sub-block goes into the streams; the chosen tokens' streams collapse and give logits.
-  void Head(const Batch& batch, const MhcWeights& hc, const NormWeight& norm, Activations& s,
-            View<float, 2> logits) {
-    const int64_t rows = batch.logit_rows.shape[0];
-    const Act<2> x(head_rows_.data(), dtype(), {rows, config_.dim});
-    MhcHead(context_, {s.y, s.streams, s.mix, hc, norm, static_cast<float>(config_.norm_eps),
-                       static_cast<float>(config_.hc_eps), batch.logit_rows, x});
-    Linear(context_,
-           {x, weights_.head, false, Act<2>(logits.data, DType::kF32, {rows, config_.vocab_size})});
   }
 
   // streams <- h_proj(hnorm(streams)) + e_proj(enorm(embed(next))), the latter for every stream.

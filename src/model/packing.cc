@@ -14,37 +14,15 @@
 namespace seacliff {
 namespace {
 
-void AddExpert(ExpertWeights& e, std::vector<Matrix*>& all) {
-  for (Matrix* m : {&e.gate, &e.up, &e.down}) all.push_back(m);
-}
-
-void AddLayer(LayerWeights& layer, std::vector<Matrix*>& all) {
-  AttentionWeights& a = layer.attn;
-  for (Matrix* m : {&a.wq_a, &a.wq_b, &a.wkv, &a.wo_a, &a.wo_b, &a.compressor.keys,
-                    &a.compressor.gates, &a.index_wq_b, &a.index_weights, &a.index_compressor.keys,
-                    &a.index_compressor.gates, &layer.moe.gate}) {
-    all.push_back(m);
+// Lists matrices; passes over everything else.
+struct Lister {
+  std::vector<Matrix*>& all;
+  void operator()(Matrix& m) const {
+    if (m && CanPack(m)) all.push_back(&m);
   }
-  for (ExpertWeights& e : layer.moe.experts) AddExpert(e, all);
-  AddExpert(layer.moe.shared, all);
-}
-
-}  // namespace
-
-std::vector<Matrix*> PackableOf(ModelWeights& w) {
-  std::vector<Matrix*> all;
-  for (LayerWeights& layer : w.layers) AddLayer(layer, all);
-  all.push_back(&w.head);
-  for (MtpWeights& mtp : w.mtp) {
-    AddLayer(mtp.layer, all);
-    all.push_back(&mtp.e_proj);
-    all.push_back(&mtp.h_proj);
-  }
-  std::erase_if(all, [](const Matrix* m) { return !*m || !CanPack(*m); });
-  return all;
-}
-
-namespace {
+  template <typename T, int N>
+  void operator()(View<const T, N>&) const {}
+};
 
 // The bytes of rows begin .. begin + count that packing reads.
 struct Source {
@@ -103,6 +81,13 @@ class Prefetcher {
 };
 
 }  // namespace
+
+std::vector<Matrix*> PackableOf(ModelWeights& w) {
+  std::vector<Matrix*> all;
+  VisitWeights(w, Lister{all});
+  std::erase(all, &w.embed);
+  return all;
+}
 
 Status PackedWeights::Pack(const std::vector<Matrix*>& matrices, const Checkpoint& checkpoint,
                            ThreadPool& pool, const Progress& progress) {

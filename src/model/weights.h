@@ -66,4 +66,65 @@ struct ModelWeights {
 ModelWeights BindWeights(const Checkpoint& checkpoint, const ModelConfig& config,
                          const std::vector<float> (&frequencies)[2]);
 
+// Calls visit(Matrix&) or visit(View<const T, N>&) for everything a model reads, in the order in
+// which a step does.
+template <typename Visit>
+void VisitWeights(MhcWeights& w, const Visit& visit) {
+  visit(w.fn);
+  visit(w.base);
+  visit(w.scale);
+}
+template <typename Visit>
+void VisitWeights(CompressorWeights& w, const Visit& visit) {
+  visit(w.keys);
+  visit(w.gates);
+  visit(w.ape);
+  visit(w.norm);
+}
+template <typename Visit>
+void VisitWeights(ExpertWeights& w, const Visit& visit) {
+  visit(w.gate);
+  visit(w.up);
+  visit(w.down);
+}
+template <typename Visit>
+void VisitWeights(LayerWeights& layer, const Visit& visit) {
+  VisitWeights(layer.hc_attn, visit);
+  visit(layer.attn_norm);
+  AttentionWeights& a = layer.attn;
+  visit(a.frequencies);
+  for (Matrix* m : {&a.wq_a, &a.wq_b, &a.wkv, &a.wo_a, &a.wo_b}) visit(*m);
+  visit(a.q_norm);
+  visit(a.kv_norm);
+  visit(a.sink);
+  VisitWeights(a.compressor, visit);
+  visit(a.index_wq_b);
+  visit(a.index_weights);
+  VisitWeights(a.index_compressor, visit);
+  VisitWeights(layer.hc_ffn, visit);
+  visit(layer.ffn_norm);
+  visit(layer.moe.gate);
+  visit(layer.moe.bias);
+  visit(layer.moe.table);
+  for (ExpertWeights& e : layer.moe.experts) VisitWeights(e, visit);
+  VisitWeights(layer.moe.shared, visit);
+}
+template <typename Visit>
+void VisitWeights(ModelWeights& w, const Visit& visit) {
+  visit(w.embed);
+  for (LayerWeights& layer : w.layers) VisitWeights(layer, visit);
+  visit(w.head);
+  visit(w.norm);
+  VisitWeights(w.hc_head, visit);
+  for (MtpWeights& mtp : w.mtp) {
+    VisitWeights(mtp.layer, visit);
+    visit(mtp.e_proj);
+    visit(mtp.h_proj);
+    visit(mtp.enorm);
+    visit(mtp.hnorm);
+    visit(mtp.norm);
+    VisitWeights(mtp.hc_head, visit);
+  }
+}
+
 }  // namespace seacliff

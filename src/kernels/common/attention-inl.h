@@ -201,19 +201,6 @@ inline void StoreKvEntry(const PagedView& view, int64_t page, int64_t slot, cons
   StoreRow(x + nope, kRotated, reinterpret_cast<Bf16*>(row.values + nope));
 }
 
-// v rounded to the nearest e2m1 value (ties to even, saturating at 6), as f32.
-HWY_INLINE VF RoundE2m1(VF v) {
-  const VF a = hn::Min(hn::Abs(v), hn::Set(kF32, kE2m1Max));
-  const VU u = hn::BitCast(kU32, a);
-  const VU odd = hn::And(hn::ShiftRight<22>(u), hn::Set(kU32, 1));
-  const VU rounded = hn::Add(hn::Add(u, hn::Set(kU32, 0x1fffff)), odd);
-  const VF normal = hn::BitCast(kF32, hn::And(rounded, hn::Set(kU32, 0xffc00000u)));
-  // Below 1 steps are 0.5 wide: adding 1.5 * 2^22 leaves just those.
-  const VF magic = hn::Set(kF32, 0x1.8p22f);
-  const VF small = hn::Sub(hn::Add(a, magic), magic);
-  return hn::CopySign(hn::IfThenElse(hn::Lt(a, hn::Set(kF32, 1.0f)), small, normal), v);
-}
-
 // The codes of values that RoundE2m1 gave.
 HWY_INLINE VU E2m1Codes(VF v) {
   // From 1 on the exponent with the upper mantissa bit is the code plus 252; left are 0 and 0.5.
@@ -256,12 +243,10 @@ inline void StoreIndexEntry(const PagedView& view, int64_t page, int64_t slot, c
 
 // An index entry of `dim` values as f32. out is aligned.
 HWY_INLINE void LoadIndexEntry(const EntryRow& row, int64_t dim, float* out) {
-  // Twice the values are small integers; the scale takes the half back.
-  alignas(16) static constexpr int8_t kTwice[16] = {0, 1,  2,  3,  4,  6,  8,  12,
-                                                    0, -1, -2, -3, -4, -6, -8, -12};
+  // The scale takes the half of the table's values back.
   const hn::FixedTag<int8_t, 16> d;
   const hn::RebindToUnsigned<decltype(d)> du;
-  const auto table = hn::Load(d, kTwice);
+  const auto table = hn::Load(d, kTwiceE2m1);
   alignas(16) int8_t twice[kGroup];
   for (int64_t g = 0; g < dim / kGroup; ++g) {
     const auto pairs = hn::LoadU(du, row.values + g * kGroup / 2);

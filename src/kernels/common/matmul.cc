@@ -60,10 +60,8 @@ struct Fp4Pair {
 #else
   static constexpr float kUnit = 0.5f;
   static HWY_INLINE VF Decode(hn::Vec<U8> codes) {
-    alignas(16) static constexpr int8_t kTwice[16] = {0, 1,  2,  3,  4,  6,  8,  12,
-                                                      0, -1, -2, -3, -4, -6, -8, -12};
     const hn::Full128<int8_t> d;
-    const auto twice = hn::TableLookupBytes(hn::Load(d, kTwice), hn::BitCast(I8(), codes));
+    const auto twice = hn::TableLookupBytes(hn::Load(d, kTwiceE2m1), hn::BitCast(I8(), codes));
     return hn::ConvertTo(kF32, hn::PromoteTo(I32(), twice));
   }
   static HWY_INLINE void Load(const uint8_t* p, int64_t pair, int64_t r, VF& even, VF& odd) {

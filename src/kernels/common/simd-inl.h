@@ -62,7 +62,7 @@ HWY_INLINE VF RoundBf16(VF v) {
   return hn::BitCast(kF32, hn::And(RoundedBits(v), hn::Set(kU32, 0xffff0000u)));
 }
 
-// Eight e4m3 to sixteen f32, each 2^-8 of its value: an e4m3 is an f16 whose exponent is off by 8,
+// e4m3 to f32, each 2^-8 of its value: an e4m3 is an f16 whose exponent is off by 8,
 // and the conversion takes care of the subnormal ones. kE4m3Unit puts the factor back.
 inline constexpr float kE4m3Unit = 256.0f;
 HWY_INLINE VF LoadE4m3(const uint8_t* p) {
@@ -71,20 +71,27 @@ HWY_INLINE VF LoadE4m3(const uint8_t* p) {
   return hn::PromoteTo(kF32, hn::BitCast(F16(), half));
 }
 
-// v rounded to the nearest e4m3 value (ties to even, saturating at 448), as f32.
-HWY_INLINE VF RoundE4m3(VF v) {
-  const VF top = hn::Set(kF32, kE4m3Max);
-  const VF a = hn::Min(hn::Abs(v), top);
+// v rounded to the nearest value (ties to even, saturating at `top`) of a format of 23 - kDrop bits
+// behind the leading one, whose least normal value is `least`, as f32.
+template <int kDrop>
+HWY_INLINE VF RoundToFormat(VF v, float top, float least) {
+  const VF a = hn::Min(hn::Abs(v), hn::Set(kF32, top));
   const VU u = hn::BitCast(kU32, a);
-  const VU odd = hn::And(hn::ShiftRight<20>(u), hn::Set(kU32, 1));
-  const VU rounded = hn::Add(hn::Add(u, hn::Set(kU32, 0x7ffff)), odd);
-  const VF normal = hn::BitCast(kF32, hn::And(rounded, hn::Set(kU32, 0xfff00000u)));
-  // Below 2^-6 steps are 2^-9 wide: adding 1.5 * 2^14 leaves just those.
-  const VF magic = hn::Set(kF32, 0x1.8p14f);
+  const VU odd = hn::And(hn::ShiftRight<kDrop>(u), hn::Set(kU32, 1));
+  const VU rounded = hn::Add(hn::Add(u, hn::Set(kU32, (1u << (kDrop - 1)) - 1)), odd);
+  const VF normal = hn::BitCast(kF32, hn::And(rounded, hn::Set(kU32, ~((1u << kDrop) - 1))));
+  // Below `least` all steps are as wide as just above it: adding 1.5 * 2^23 of them leaves just
+  // those.
+  const VF magic = hn::Set(kF32, 1.5f * least * static_cast<float>(1 << kDrop));
   const VF small = hn::Sub(hn::Add(a, magic), magic);
-  const VF r = hn::IfThenElse(hn::Lt(a, hn::Set(kF32, 0x1p-6f)), small, normal);
-  return hn::CopySign(r, v);
+  return hn::CopySign(hn::IfThenElse(hn::Lt(a, hn::Set(kF32, least)), small, normal), v);
 }
+HWY_INLINE VF RoundE4m3(VF v) { return RoundToFormat<20>(v, kE4m3Max, 0x1p-6f); }
+HWY_INLINE VF RoundE2m1(VF v) { return RoundToFormat<22>(v, kE2m1Max, 1.0f); }
+
+// Twice the values of the 16 codes of e2m1: small integers.
+alignas(16) inline constexpr int8_t kTwiceE2m1[16] = {0, 1,  2,  3,  4,  6,  8,  12,
+                                                      0, -1, -2, -3, -4, -6, -8, -12};
 
 // The e4m3 codes of values that RoundE4m3 gave.
 HWY_INLINE void StoreE4m3(VF v, uint8_t* p) {
@@ -118,18 +125,6 @@ HWY_INLINE float QuantiseE4m3(const float* x, int64_t count, float* values) {
     hn::StoreU(RoundE4m3(hn::Mul(hn::LoadU(kF32, x + i), inverse)), kF32, values + i);
   }
   return scale;
-}
-
-// sum of squares of f32 values, in f32: four sums side by side, then by halves. count a multiple
-// of kLaneStep.
-HWY_INLINE float SumOfSquares(const float* x, int64_t count) {
-  VF sum[4] = {hn::Zero(kF32), hn::Zero(kF32), hn::Zero(kF32), hn::Zero(kF32)};
-  int64_t step = 0;
-  for (int64_t i = 0; i < count; i += Lanes(), ++step) {
-    const VF v = hn::LoadU(kF32, x + i);
-    sum[step & 3] = hn::MulAdd(v, v, sum[step & 3]);
-  }
-  return SumLanes(hn::Add(hn::Add(sum[0], sum[1]), hn::Add(sum[2], sum[3])));
 }
 
 // RMS norm with a weight of one row of bf16, rounded once; out may be x. dim a multiple of
