@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,13 +14,58 @@ namespace seacliff {
 namespace {
 
 void FreeDevice(void* data) { cudaFree(data); }
+void FreePinned(void* data) { cudaFreeHost(data); }
+
+// Errors after which every call of this process fails: the context is gone.
+bool EndsContext(cudaError_t code) {
+  switch (code) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorAssert:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorLaunchFailure:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorContained:
+    case cudaErrorTensorMemoryLeak:
+    case cudaErrorExternalDevice:
+      return true;
+    default:
+      return false;
+  }
+}
+
+__global__ void Probe() {}
+
+// Whether this program's code was compiled for sm_90 or later, not just the card.
+bool CodeOverlaps() {
+  cudaFuncAttributes attributes;
+  return cudaFuncGetAttributes(&attributes, Probe) == cudaSuccess && attributes.ptxVersion >= 90;
+}
+
+class CudaGraph : public DeviceGraph {
+ public:
+  explicit CudaGraph(cudaGraphExec_t exec) : exec_(exec) {}
+  ~CudaGraph() override { cudaGraphExecDestroy(exec_); }
+  cudaGraphExec_t exec() const { return exec_; }
+
+ private:
+  cudaGraphExec_t exec_;
+};
 
 class CudaDevice : public Device {
  public:
-  CudaDevice(Gpu gpu, cudaStream_t stream) : Device(std::move(gpu)), stream_(stream) {}
+  CudaDevice(Gpu gpu, cudaStream_t stream, cudaEvent_t begin, cudaEvent_t end)
+      : Device(std::move(gpu)), stream_(stream), begin_(begin), end_(end) {}
   ~CudaDevice() override {
     cudaStreamSynchronize(stream_);
     workspace_ = Buffer();
+    cudaEventDestroy(begin_);
+    cudaEventDestroy(end_);
     cudaStreamDestroy(stream_);
   }
 
@@ -43,14 +89,77 @@ class CudaDevice : public Device {
           "copying from the device");
     Check(cudaStreamSynchronize(stream_), "a kernel or a copy from the device");
   }
+  Buffer AllocatePinned(int64_t bytes) override {
+    const size_t size = std::max<int64_t>(bytes, 64);
+    void* data = nullptr;
+    if (!error_.ok()) return {};
+    if (!Check(cudaHostAlloc(&data, size, cudaHostAllocDefault),
+               "allocating " + std::to_string(size) + " bytes of pinned host memory")) {
+      return {};
+    }
+    std::memset(data, 0, size);
+    return {data, bytes, FreePinned};
+  }
+  void UploadLater(void* to, const void* pinned, int64_t bytes) override {
+    if (!error_.ok() || bytes == 0) return;
+    Check(cudaMemcpyAsync(to, pinned, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_),
+          "copying to the device");
+  }
+  void DownloadLater(void* pinned, const void* from, int64_t bytes) override {
+    if (!error_.ok() || bytes == 0) return;
+    Check(
+        cudaMemcpyAsync(pinned, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_),
+        "copying from the device");
+  }
   void* Workspace(int64_t bytes) override {
     if (bytes > workspace_.bytes()) {
+      SC_CHECK(!recording_);
       Check(cudaStreamSynchronize(stream_), "a kernel");
       workspace_ = Buffer();
       workspace_ = Allocate(bytes);
+      ++workspace_moves_;
     }
     return workspace_.data();
   }
+  int64_t workspace_moves() const override { return workspace_moves_; }
+
+  std::unique_ptr<DeviceGraph> Record(const std::function<void()>& launches) override {
+    if (!error_.ok()) return nullptr;
+    if (!Check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording")) {
+      return nullptr;
+    }
+    recording_ = true;
+    launches();
+    recording_ = false;
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t exec = nullptr;
+    Check(cudaStreamEndCapture(stream_, &graph), "recording");
+    if (error_.ok()) Check(cudaGraphInstantiate(&exec, graph, 0), "recording");
+    if (graph != nullptr) cudaGraphDestroy(graph);
+    return exec == nullptr ? nullptr : std::make_unique<CudaGraph>(exec);
+  }
+  void Run(const DeviceGraph& graph) override {
+    if (!error_.ok()) return;
+    Check(cudaGraphLaunch(static_cast<const CudaGraph&>(graph).exec(), stream_), "a graph");
+  }
+  double Time(const std::function<void()>& launches) override {
+    float milliseconds = 0;
+    Check(cudaEventRecord(begin_, stream_), "an event");
+    launches();
+    Check(cudaEventRecord(end_, stream_), "an event");
+    if (Check(cudaEventSynchronize(end_), "a kernel")) {
+      Check(cudaEventElapsedTime(&milliseconds, begin_, end_), "an event");
+    }
+    return 1e3 * milliseconds;
+  }
+
+  bool overlaps() const override { return overlaps_; }
+  int64_t FreeBytes() override {
+    size_t free = 0, total = 0;
+    Check(cudaMemGetInfo(&free, &total), "asking for free memory");
+    return static_cast<int64_t>(free);
+  }
+  bool lost() const override { return lost_; }
   Status Synchronize() override {
     Check(cudaStreamSynchronize(stream_), "a kernel");
     return TakeError();
@@ -66,6 +175,7 @@ class CudaDevice : public Device {
  private:
   bool Check(cudaError_t code, const std::string& what) {
     if (code == cudaSuccess) return true;
+    lost_ = lost_ || EndsContext(code);
     if (error_.ok()) {
       const std::string text = "CUDA: " + what + ": " + cudaGetErrorString(code);
       error_ = code == cudaErrorMemoryAllocation ? Exhausted(text) : Internal(text);
@@ -75,7 +185,11 @@ class CudaDevice : public Device {
   }
 
   cudaStream_t stream_;
+  cudaEvent_t begin_, end_;  // Time's
   Buffer workspace_;
+  int64_t workspace_moves_ = 0;
+  bool recording_ = false, lost_ = false;
+  const bool overlaps_ = CodeOverlaps();
   Status error_;
 };
 
@@ -95,12 +209,15 @@ Result<std::unique_ptr<Device>> OpenDevice(int32_t index, const DeviceLimits& li
     gpu->multiprocessors = std::min(gpu->multiprocessors, limits.multiprocessors);
   }
   cudaStream_t stream = nullptr;
+  cudaEvent_t begin = nullptr, end = nullptr;
   cudaError_t code = cudaSetDevice(index);
   if (code == cudaSuccess) code = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  if (code == cudaSuccess) code = cudaEventCreate(&begin);
+  if (code == cudaSuccess) code = cudaEventCreate(&end);
   if (code != cudaSuccess) {
     return Internal("CUDA: opening GPU " + std::to_string(index) + ": " + cudaGetErrorString(code));
   }
-  return std::unique_ptr<Device>(std::make_unique<CudaDevice>(std::move(*gpu), stream));
+  return std::unique_ptr<Device>(std::make_unique<CudaDevice>(std::move(*gpu), stream, begin, end));
 }
 
 }  // namespace seacliff

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "base/status.h"
@@ -15,6 +16,17 @@ namespace seacliff {
 struct DeviceLimits {
   int64_t shared_memory = 0;  // bytes of a block
   int32_t multiprocessors = 0;
+};
+
+// Launches that were recorded once and run again as a whole, with the same arguments.
+class DeviceGraph {
+ public:
+  virtual ~DeviceGraph() = default;
+  DeviceGraph(const DeviceGraph&) = delete;
+  DeviceGraph& operator=(const DeviceGraph&) = delete;
+
+ protected:
+  DeviceGraph() = default;
 };
 
 class Device {
@@ -32,8 +44,30 @@ class Device {
   virtual void Upload(void* to, const void* from, int64_t bytes) = 0;
   // Waits for all that was launched before.
   virtual void Download(void* to, const void* from, int64_t bytes) = 0;
-  // Memory for one op, until the next asks. Grows when more is asked than ever before.
+  // Host memory that copies read and write in the background, zeroed. Empty after an error.
+  virtual Buffer AllocatePinned(int64_t bytes) = 0;
+  // In the stream's order, without waiting; the pinned memory is the copy's until then.
+  virtual void UploadLater(void* to, const void* pinned, int64_t bytes) = 0;
+  virtual void DownloadLater(void* pinned, const void* from, int64_t bytes) = 0;
+
+  // Memory for one op, until the next asks. Grows when more is asked than ever before, which moves
+  // it: graphs recorded before must not run any more. It cannot grow while one is recorded.
   virtual void* Workspace(int64_t bytes) = 0;
+  // How often the workspace has moved.
+  virtual int64_t workspace_moves() const = 0;
+
+  // What `launches` launches is recorded instead of run. Null after an error.
+  virtual std::unique_ptr<DeviceGraph> Record(const std::function<void()>& launches) = 0;
+  virtual void Run(const DeviceGraph& graph) = 0;
+  // Microseconds that the device takes for what `launches` launches; waits for it.
+  virtual double Time(const std::function<void()>& launches) = 0;
+
+  // Whether kernels may start before those ahead of them have ended (common/cuda.cuh).
+  virtual bool overlaps() const = 0;
+  // Bytes that nobody holds at present.
+  virtual int64_t FreeBytes() = 0;
+  // A fault has ended the device's context: nothing will run in this process any more.
+  virtual bool lost() const = 0;
   // Waits until all that was launched is done, and tells the first error since the last call.
   virtual Status Synchronize() = 0;
   // The first error since the last call, without waiting.

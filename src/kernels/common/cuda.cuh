@@ -11,6 +11,7 @@
 #include <string>
 
 #include "base/numbers.h"
+#include "kernels/common/overlap_sm90.cuh"
 #include "kernels/context.h"
 #include "tensor/matrix.h"
 #include "tensor/paged_view.h"
@@ -45,6 +46,33 @@ void Launch(Context& k, const char* op, void (*kernel)(Params...), dim3 grid, di
                          static_cast<int>(shared));
   }
   kernel<<<grid, block, static_cast<size_t>(shared), Stream(k)>>>(static_cast<Params>(args)...);
+  CheckLaunch(k, op);
+}
+
+// The same for a kernel that may start while those before it still run (programmatic dependent
+// launch; an ordinary launch on cards and in code older than sm_90). Such a kernel may read at once
+// what no launch of a step writes, weights above all. Before it reads anything else, and before it
+// writes anything, every thread calls WaitForEarlier.
+template <typename... Params, typename... Args>
+void LaunchOverlapped(Context& k, const char* op, void (*kernel)(Params...), dim3 grid, dim3 block,
+                      int64_t shared, Args... args) {
+  if (!k.device()->overlaps()) return Launch(k, op, kernel, grid, block, shared, args...);
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  if (shared > 48 * 1024) {
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         static_cast<int>(shared));
+  }
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = static_cast<size_t>(shared);
+  config.stream = Stream(k);
+  config.attrs = &overlap;
+  config.numAttrs = 1;
+  cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
   CheckLaunch(k, op);
 }
 
