@@ -5,7 +5,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <fstream>
 
 namespace seacliff {
 namespace {
@@ -24,6 +26,13 @@ struct Touched {
 };
 
 }  // namespace
+
+int64_t HostMemory() {
+  const int64_t all = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+  std::ifstream file("/sys/fs/cgroup/memory.max");  // "8589934592", "max"
+  int64_t most = 0;
+  return file >> most && most > 0 ? std::min(all, most) : all;
+}
 
 void PageMemory::Unmap::operator()(std::byte* data) const {
   munmap(data, static_cast<size_t>(bytes));

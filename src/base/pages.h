@@ -10,6 +10,9 @@
 
 namespace seacliff {
 
+// Bytes of memory that this process may use: the machine's, or less where a cgroup gives less.
+int64_t HostMemory();
+
 // Page-aligned anonymous memory, zero until written, in huge pages where the system gives them.
 class PageMemory {
  public:

@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include "base/file_map.h"
 #include "kernels/common/isa.h"
 
 namespace seacliff {
@@ -25,6 +24,7 @@ constexpr OpCheck kOpChecks[] = {
     {"sparse_attention", sparse_attention::Check},
     {"router", router::Check},
     {"experts", experts::Check},
+    {"mtp_join", mtp_join::Check},
     {"sample", sample::Check},
 };
 // clang-format on
@@ -46,6 +46,7 @@ Result<CheckReport> RunChecks(const CheckOptions& options) {
     if (!status.ok()) return InvalidArgument("--isa: " + status.message());
   }
   Checker checker(options);
+  SC_RETURN_IF_ERROR(checker.report().status);
   bool found = options.op.empty();
   std::string valid;
   for (const OpCheck& check : kOpChecks) {
@@ -62,9 +63,7 @@ Result<CheckReport> RunChecks(const CheckOptions& options) {
   if (!options.row.empty() && report.outcomes.empty()) {
     return InvalidArgument(fmt::format("check: no op of these has a row '{}'", options.row));
   }
-  if (!options.results.empty()) {
-    SC_RETURN_IF_ERROR(AppendLines(options.results, report.result_lines));
-  }
+  SC_RETURN_IF_ERROR(report.status);
   return report;
 }
 

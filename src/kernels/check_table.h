@@ -62,6 +62,9 @@ void Check(Checker& c);
 namespace experts {
 void Check(Checker& c);
 }
+namespace mtp_join {
+void Check(Checker& c);
+}
 namespace sample {
 void Check(Checker& c);
 }

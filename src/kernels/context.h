@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -33,6 +34,12 @@ class Context {
   // Where each call is written down; null (no time is taken) unless it was set.
   Profile* profile() const { return profile_; }
   void set_profile(Profile* profile) { profile_ = profile; }
+  // Which part of the model runs, for profiles and for `wanted`: a literal, "" for none.
+  const char* part() const { return part_; }
+  void set_part(const char* part) { part_ = part; }
+  // Where it is not null, calls alone that it wants run, told by their names in a profile.
+  const std::function<bool(const CallName&)>* wanted() const { return wanted_; }
+  void set_wanted(const std::function<bool(const CallName&)>* wanted) { wanted_ = wanted; }
 
   // Ops return nothing: the first error stays, later ops do nothing, the step reads it once.
   bool ok() const { return error_.ok(); }
@@ -51,6 +58,8 @@ class Context {
   Rows rows_;
   std::array<uint32_t, static_cast<size_t>(Op::kCount)> rows_run_ = {};
   Profile* profile_ = nullptr;
+  const char* part_ = "";
+  const std::function<bool(const CallName&)>* wanted_ = nullptr;
   Status error_;
 };
 

@@ -60,20 +60,24 @@ class CudaGraph : public DeviceGraph {
 class CudaDevice : public Device {
  public:
   CudaDevice(Gpu gpu, cudaStream_t stream, cudaEvent_t begin, cudaEvent_t end)
-      : Device(std::move(gpu)), stream_(stream), begin_(begin), end_(end) {}
+      : Device(std::move(gpu)), stream_(stream), begin_(begin), end_(end) {
+    counters_ = Allocate(kCounters * 4, "counters");
+  }
   ~CudaDevice() override {
     cudaStreamSynchronize(stream_);
     workspace_ = Buffer();
+    pinned_ = Buffer();
+    counters_ = Buffer();
     cudaEventDestroy(begin_);
     cudaEventDestroy(end_);
     cudaStreamDestroy(stream_);
   }
 
-  Buffer Allocate(int64_t bytes) override {
+  Buffer Allocate(int64_t bytes, const char* what) override {
     const size_t size = std::max<int64_t>(bytes, 256);
     void* data = nullptr;
     if (!error_.ok()) return {};
-    if (!Check(cudaMalloc(&data, size), "allocating " + std::to_string(size) + " bytes")) return {};
+    if (!Check(cudaMalloc(&data, size), std::to_string(size) + " bytes for " + what)) return {};
     Check(cudaMemsetAsync(data, 0, size, stream_), "clearing memory");
     return {data, bytes, FreeDevice};
   }
@@ -88,6 +92,11 @@ class CudaDevice : public Device {
     Check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_),
           "copying from the device");
     Check(cudaStreamSynchronize(stream_), "a kernel or a copy from the device");
+  }
+  void Copy(void* to, const void* from, int64_t bytes) override {
+    if (!error_.ok() || bytes == 0) return;
+    Check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, stream_),
+          "copying on the device");
   }
   Buffer AllocatePinned(int64_t bytes) override {
     const size_t size = std::max<int64_t>(bytes, 64);
@@ -116,12 +125,20 @@ class CudaDevice : public Device {
       SC_CHECK(!recording_);
       Check(cudaStreamSynchronize(stream_), "a kernel");
       workspace_ = Buffer();
-      workspace_ = Allocate(bytes);
+      workspace_ = Allocate(bytes, "the workspace");
       ++workspace_moves_;
     }
     return workspace_.data();
   }
+  void* Pinned(int64_t bytes) override {
+    if (bytes > pinned_.bytes()) {
+      pinned_ = Buffer();
+      pinned_ = AllocatePinned(bytes);
+    }
+    return pinned_.data();
+  }
   int64_t workspace_moves() const override { return workspace_moves_; }
+  uint32_t* counters() const override { return static_cast<uint32_t*>(counters_.data()); }
 
   std::unique_ptr<DeviceGraph> Record(const std::function<void()>& launches) override {
     if (!error_.ok()) return nullptr;
@@ -178,7 +195,9 @@ class CudaDevice : public Device {
     lost_ = lost_ || EndsContext(code);
     if (error_.ok()) {
       const std::string text = "CUDA: " + what + ": " + cudaGetErrorString(code);
-      error_ = code == cudaErrorMemoryAllocation ? Exhausted(text) : Internal(text);
+      error_ = code == cudaErrorMemoryAllocation ? Exhausted(text)
+               : lost_                           ? Unavailable(text)
+                                                 : Internal(text);
     }
     if (code == cudaErrorMemoryAllocation) cudaGetLastError();  // not one of a later launch
     return false;
@@ -186,7 +205,7 @@ class CudaDevice : public Device {
 
   cudaStream_t stream_;
   cudaEvent_t begin_, end_;  // Time's
-  Buffer workspace_;
+  Buffer workspace_, pinned_, counters_;
   int64_t workspace_moves_ = 0;
   bool recording_ = false, lost_ = false;
   const bool overlaps_ = CodeOverlaps();

@@ -21,7 +21,8 @@ std::string ListCudaDevices(std::vector<Gpu>& gpus) {
     }
     gpus.push_back({i, properties.name, sm, properties.multiProcessorCount,
                     static_cast<int64_t>(properties.totalGlobalMem),
-                    static_cast<int64_t>(properties.sharedMemPerBlockOptin)});
+                    static_cast<int64_t>(properties.sharedMemPerBlockOptin),
+                    static_cast<int64_t>(properties.l2CacheSize)});
   }
   return gpus.empty() ? reason : "";
 }

@@ -31,6 +31,8 @@ class DeviceGraph {
 
 class Device {
  public:
+  static constexpr int64_t kCounters = 16384;
+
   virtual ~Device() = default;
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
@@ -38,12 +40,15 @@ class Device {
   // As limited.
   const Gpu& gpu() const { return gpu_; }
 
-  // Zeroed. Empty after an error.
-  virtual Buffer Allocate(int64_t bytes) = 0;
+  // Zeroed. Empty after an error, which names `what`.
+  virtual Buffer Allocate(int64_t bytes, const char* what) = 0;
+  Buffer Allocate(int64_t bytes) { return Allocate(bytes, "memory"); }
   // `from` may be reused when this returns.
   virtual void Upload(void* to, const void* from, int64_t bytes) = 0;
   // Waits for all that was launched before.
   virtual void Download(void* to, const void* from, int64_t bytes) = 0;
+  // From device memory to device memory, in the stream's order, without waiting.
+  virtual void Copy(void* to, const void* from, int64_t bytes) = 0;
   // Host memory that copies read and write in the background, zeroed. Empty after an error.
   virtual Buffer AllocatePinned(int64_t bytes) = 0;
   // In the stream's order, without waiting; the pinned memory is the copy's until then.
@@ -53,8 +58,12 @@ class Device {
   // Memory for one op, until the next asks. Grows when more is asked than ever before, which moves
   // it: graphs recorded before must not run any more. It cannot grow while one is recorded.
   virtual void* Workspace(int64_t bytes) = 0;
+  // Pinned memory for one op that waits for its copies, until the next asks; grows likewise.
+  virtual void* Pinned(int64_t bytes) = 0;
   // How often the workspace has moved.
   virtual int64_t workspace_moves() const = 0;
+  // kCounters numbers on the device that are 0 between launches: a kernel that counts leaves zeros.
+  virtual uint32_t* counters() const = 0;
 
   // What `launches` launches is recorded instead of run. Null after an error.
   virtual std::unique_ptr<DeviceGraph> Record(const std::function<void()>& launches) = 0;

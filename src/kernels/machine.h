@@ -15,6 +15,7 @@ struct Gpu {
   int32_t multiprocessors = 0;
   int64_t memory = 0;         // bytes
   int64_t shared_memory = 0;  // bytes a block can have
+  int64_t l2 = 0;             // bytes
 };
 
 struct Machine {

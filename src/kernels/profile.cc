@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/compress/op.h"
+#include "kernels/device.h"
 #include "kernels/embed/op.h"
 #include "kernels/experts/op.h"
 #include "kernels/grouped_linear/op.h"
@@ -16,6 +17,7 @@
 #include "kernels/linear/op.h"
 #include "kernels/mhc_boundary/op.h"
 #include "kernels/mhc_head/op.h"
+#include "kernels/mtp_join/op.h"
 #include "kernels/query_rope/op.h"
 #include "kernels/rms_norm/op.h"
 #include "kernels/router/op.h"
@@ -74,6 +76,29 @@ Work MhcWork(const MhcWeights& hc, int64_t tokens) {
   return work;
 }
 
+// Copies of a device's arrays that the host can read.
+class HostCopies {
+ public:
+  explicit HostCopies(Device* device) : device_(device) {}
+
+  template <typename T, int N>
+  void Take(View<T, N>& v) {
+    if (device_ == nullptr || !v) return;
+    const int64_t bytes = v.size() * static_cast<int64_t>(sizeof(T));
+    buffers_.push_back(Buffer::Host(bytes));
+    device_->Download(buffers_.back().data(), v.data, bytes);
+    v = View<T, N>(static_cast<T*>(buffers_.back().data()), v.shape);
+  }
+  void Take(Batch& b) {
+    Take(b.seq_begin);
+    Take(b.positions);
+  }
+
+ private:
+  Device* device_;
+  std::vector<Buffer> buffers_;
+};
+
 int64_t EntryBytesOf(const PagedView& v) { return EntryBytes(v.format, v.dim); }
 
 }  // namespace
@@ -89,7 +114,11 @@ Work WorkOf(const MhcHeadArgs& a) {
 }
 
 Work WorkOf(const RmsNormArgs& a) { return {a.weight.shape[0] * 2, 0}; }
-Work WorkOf(const LinearArgs& a) { return Product(a.w, a.x.shape[0]); }
+Work WorkOf(const LinearArgs& a) {
+  Work work = {};
+  for (size_t i = 0; i < a.size(); ++i) work = work + Product(a[i].w, a.x.shape[0]);
+  return work;
+}
 
 Work WorkOf(const GroupedLinearArgs& a) {
   return Product(a.w, a.x.shape[0]);  // a token meets each row once, with its group's part
@@ -176,18 +205,47 @@ Work WorkOf(const ExpertsArgs& a) {
   return work;
 }
 
+Work WorkOf(const MtpJoinArgs&) { return {}; }
 Work WorkOf(const SampleArgs&) { return {}; }
 
-std::string KindOf(const LinearArgs& a) { return MatrixKind(a.w); }
+Work WorkOf(CompressArgs a, Device* device) {
+  HostCopies copies(device);
+  copies.Take(a.batch);
+  return WorkOf(a);
+}
+Work WorkOf(IndexTopkArgs a, Device* device) {
+  HostCopies copies(device);
+  copies.Take(a.batch);
+  return WorkOf(a);
+}
+Work WorkOf(SparseAttentionArgs a, Device* device) {
+  HostCopies copies(device);
+  copies.Take(a.batch);
+  return WorkOf(a);
+}
+Work WorkOf(RouterArgs a, Device* device) {
+  HostCopies copies(device);
+  copies.Take(a.table);
+  copies.Take(a.ids);
+  return WorkOf(a);
+}
+Work WorkOf(ExpertsArgs a, Device* device) {
+  HostCopies copies(device);
+  copies.Take(a.picks);
+  return WorkOf(a);
+}
+
+std::string KindOf(const LinearArgs& a) {
+  return MatrixKind(a.w) + (a.more.empty() ? "" : fmt::format(" and {} more", a.more.size()));
+}
 std::string KindOf(const GroupedLinearArgs& a) { return MatrixKind(a.w); }
 std::string KindOf(const CompressArgs& a) {
   return fmt::format("ratio {} dim {}", a.ratio, a.weight.shape[0]);
 }
 std::string KindOf(const SparseAttentionArgs& a) { return fmt::format("ratio {}", a.ratio); }
 
-void Profile::Add(const char* op, const char* row, const std::string& kind, int64_t nanoseconds,
-                  const Work& work) {
-  Line& line = lines_[fmt::format("{}={}{}{}", op, row, kind.empty() ? "" : " ", kind)];
+void Profile::Add(const CallName& name, int64_t nanoseconds, const Work& work) {
+  Line& line = lines_[name];
   ++line.calls;
   line.nanoseconds += nanoseconds;
   line.work = line.work + work;
@@ -204,7 +262,12 @@ Profile::Line Profile::total() const {
 }
 
 std::string Profile::Describe(double seconds) const {
-  std::vector<std::pair<std::string, Line>> lines(lines_.begin(), lines_.end());
+  std::map<std::string, Line> calls;
+  for (const auto& [name, line] : lines_) {
+    Line& sum = calls[name.call];
+    sum = {sum.calls + line.calls, sum.nanoseconds + line.nanoseconds, sum.work + line.work};
+  }
+  std::vector<std::pair<std::string, Line>> lines(calls.begin(), calls.end());
   std::sort(lines.begin(), lines.end(), [](const auto& a, const auto& b) {
     return a.second.nanoseconds > b.second.nanoseconds;
   });

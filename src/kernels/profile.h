@@ -2,12 +2,14 @@
 // operations that the call could not do without. Only where a Context has one (Context::profile).
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <string>
 
 namespace seacliff {
 
+class Device;
 struct EmbedArgs;
 struct MhcBoundaryArgs;
 struct MhcHeadArgs;
@@ -22,6 +24,7 @@ struct IndexTopkArgs;
 struct SparseAttentionArgs;
 struct RouterArgs;
 struct ExpertsArgs;
+struct MtpJoinArgs;
 struct SampleArgs;
 
 // The least that one call reads of weights (as stored) and of the cache, activations not counted,
@@ -45,7 +48,19 @@ Work WorkOf(const SparseAttentionArgs& a);
 Work WorkOf(const RouterArgs& a);
 // Experts that are picked by any of the tokens, each once; picks must be filled.
 Work WorkOf(const ExpertsArgs& a);
+Work WorkOf(const MtpJoinArgs& a);
 Work WorkOf(const SampleArgs& a);
+// The same for arguments that lie on `device` (null: on the host); what tells the work is then
+// copied from there.
+template <typename Args>
+Work WorkOf(const Args& a, Device*) {
+  return WorkOf(a);
+}
+Work WorkOf(CompressArgs a, Device* device);
+Work WorkOf(IndexTopkArgs a, Device* device);
+Work WorkOf(SparseAttentionArgs a, Device* device);
+Work WorkOf(RouterArgs a, Device* device);
+Work WorkOf(ExpertsArgs a, Device* device);
 
 // Tells calls of one op apart: "4096x1024 fp8" for a matrix, "ratio 4"; "" where there is one kind.
 template <typename Args>
@@ -57,6 +72,14 @@ std::string KindOf(const GroupedLinearArgs& a);
 std::string KindOf(const CompressArgs& a);
 std::string KindOf(const SparseAttentionArgs& a);
 
+// Calls of one name do the same work on other operands.
+struct CallName {
+  std::string part;  // of the model: "ratio 4"; "" where it has none
+  std::string call;  // "linear=cuda 4096x1024 fp8"
+
+  auto operator<=>(const CallName&) const = default;
+};
+
 class Profile {
  public:
   struct Line {
@@ -64,17 +87,17 @@ class Profile {
     Work work;
   };
 
-  void Add(const char* op, const char* row, const std::string& kind, int64_t nanoseconds,
-           const Work& work);
+  void Add(const CallName& name, int64_t nanoseconds, const Work& work);
   void Clear() { lines_.clear(); }
   Line total() const;
+  const std::map<CallName, Line>& lines() const { return lines_; }
 
-  // A table, dearest first: op=row kind, calls, ms, share of `seconds`, GB/s, GFLOP/s, and what is
-  // left of `seconds`.
+  // A table over all parts, dearest first: op=row kind, calls, ms, share of `seconds`, GB/s,
+  // GFLOP/s, and what is left of `seconds`.
   std::string Describe(double seconds) const;
 
  private:
-  std::map<std::string, Line> lines_;  // "linear=cpu 4096x1024 fp8"
+  std::map<CallName, Line> lines_;
 };
 
 }  // namespace seacliff

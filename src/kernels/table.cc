@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <iterator>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "kernels/linear/op.h"
 #include "kernels/mhc_boundary/op.h"
 #include "kernels/mhc_head/op.h"
+#include "kernels/mtp_join/op.h"
 #include "kernels/query_rope/op.h"
 #include "kernels/rms_norm/op.h"
 #include "kernels/router/op.h"
@@ -31,6 +33,12 @@
 #define SC_CUDA(function) function
 #else
 #define SC_CUDA(function) nullptr
+#endif
+// A row of sm_90a: in builds for that architecture.
+#ifdef SEACLIFF_SM90
+#define SC_SM90(function) function
+#else
+#define SC_SM90(function) nullptr
 #endif
 
 namespace seacliff {
@@ -59,6 +67,7 @@ constexpr Kernel<RmsNormArgs> kRmsNorm[] = {
   {"ref",    Target::kHost,   "",    nullptr,  rms_norm::Ref},
 };
 constexpr Kernel<LinearArgs> kLinear[] = {
+  {"sm90",   Target::kSm90,   "256 tokens, FP8, sizes % 128 == 0", linear::Sm90Takes, SC_SM90(linear::Sm90)},
   {"cuda",   Target::kSm80,   "weights as stored, bf16", linear::CudaTakes, SC_CUDA(linear::Cuda)},
   {"cpu",    Target::kHost,   "packed weights, bf16", linear::CpuTakes, linear::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  linear::Ref},
@@ -108,7 +117,13 @@ constexpr Kernel<ExpertsArgs> kExperts[] = {
   {"cpu",    Target::kHost,   "packed weights, bf16", experts::CpuTakes, experts::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  experts::Ref},
 };
+constexpr Kernel<MtpJoinArgs> kMtpJoin[] = {
+  {"cuda",   Target::kSm80,   "bf16", mtp_join::CudaTakes, SC_CUDA(mtp_join::Cuda)},
+  {"cpu",    Target::kHost,   "bf16, dim % 16 == 0", mtp_join::CpuTakes, mtp_join::Cpu},
+  {"ref",    Target::kHost,   "",    nullptr,  mtp_join::Ref},
+};
 constexpr Kernel<SampleArgs> kSample[] = {
+  {"cuda",   Target::kSm80,   "",    nullptr,  SC_CUDA(sample::Cuda)},
   {"cpu",    Target::kHost,   "",    nullptr,  sample::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  sample::Ref},
 };
@@ -121,9 +136,9 @@ constexpr bool LastTakesAll(const Kernel<Args> (&rows)[N]) {
 }
 
 constexpr const char* kNames[] = {
-    "embed",          "mhc_boundary",     "mhc_head",      "rms_norm", "linear",
-    "grouped_linear", "query_rope",       "window_insert", "compress", "index_query",
-    "index_topk",     "sparse_attention", "router",        "experts",  "sample",
+    "embed",      "mhc_boundary",  "mhc_head", "rms_norm",    "linear",     "grouped_linear",
+    "query_rope", "window_insert", "compress", "index_query", "index_topk", "sparse_attention",
+    "router",     "experts",       "mtp_join", "sample",
 };
 static_assert(std::size(kNames) == static_cast<size_t>(Op::kCount));
 
@@ -147,16 +162,23 @@ OpInfo Info(Op op, const Kernel<Args> (&rows)[N]) {
 }
 
 template <typename Args>
+CallName NameOf(Context& k, Op op, const Kernel<Args>& row, const Args& a) {
+  const std::string kind = KindOf(a);
+  return {k.part(), fmt::format("{}={}{}{}", kNames[static_cast<size_t>(op)], row.row,
+                                kind.empty() ? "" : " ", kind)};
+}
+
+template <typename Args>
 void RunProfiled(Context& k, Op op, const Kernel<Args>& row, const Args& a) {
-  const auto begin = std::chrono::steady_clock::now();
-  row.run(k, a);
+  int64_t nanoseconds = 0;
   if (k.device() != nullptr) {
-    const Status status = k.device()->Synchronize();
-    if (!status.ok()) k.Fail(status);
+    nanoseconds = std::llround(1e3 * k.device()->Time([&] { row.run(k, a); }));
+  } else {
+    const auto begin = std::chrono::steady_clock::now();
+    row.run(k, a);
+    nanoseconds = std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
   }
-  const auto end = std::chrono::steady_clock::now();
-  k.profile()->Add(kNames[static_cast<size_t>(op)], row.row, KindOf(a),
-                   std::chrono::nanoseconds(end - begin).count(), WorkOf(a));
+  k.profile()->Add(NameOf(k, op, row, a), nanoseconds, WorkOf(a, k.device()));
 }
 
 // Runs the first row that is built, fits and takes the arguments (or the forced one).
@@ -169,6 +191,7 @@ void Dispatch(Context& k, Op op, const Args& a) {
   for (const auto& row : kRows) {
     if (!WhyNot(Info(row), op, k.rows(), gpu).empty()) continue;
     if (row.test != nullptr && !row.test(a)) continue;
+    if (k.wanted() != nullptr && !(*k.wanted())(NameOf(k, op, row, a))) return;
     k.MarkRun(op, static_cast<size_t>(&row - kRows));
     return k.profile() == nullptr ? row.run(k, a) : RunProfiled(k, op, row, a);
   }
@@ -187,7 +210,7 @@ std::vector<OpInfo> Table() {
       Info(Op::kCompress, kCompress),   Info(Op::kIndexQuery, kIndexQuery),
       Info(Op::kIndexTopk, kIndexTopk), Info(Op::kSparseAttention, kSparseAttention),
       Info(Op::kRouter, kRouter),       Info(Op::kExperts, kExperts),
-      Info(Op::kSample, kSample),
+      Info(Op::kMtpJoin, kMtpJoin),     Info(Op::kSample, kSample),
   };
 }
 
@@ -219,11 +242,15 @@ const char* RunsOn(Target target) {
 
 }  // namespace
 
+// What every card of sm_90 gives a block; a device that plays a smaller card (DeviceLimits) is
+// none.
+constexpr int64_t kSm90Shared = 227 * 1024;
+
 bool RunsHere(Target target, const Gpu* gpu) {
   if (target == Target::kHost || gpu == nullptr) return target == Target::kHost && gpu == nullptr;
   switch (target) {
     case Target::kSm90:
-      return gpu->sm == 90;
+      return gpu->sm == 90 && gpu->shared_memory >= kSm90Shared;
     case Target::kSm120:
       return gpu->sm / 10 == 12;
     default:
@@ -246,6 +273,7 @@ template <> std::span<const Kernel<IndexTopkArgs>> RowsOf() { return kIndexTopk;
 template <> std::span<const Kernel<SparseAttentionArgs>> RowsOf() { return kSparseAttention; }
 template <> std::span<const Kernel<RouterArgs>> RowsOf() { return kRouter; }
 template <> std::span<const Kernel<ExpertsArgs>> RowsOf() { return kExperts; }
+template <> std::span<const Kernel<MtpJoinArgs>> RowsOf() { return kMtpJoin; }
 template <> std::span<const Kernel<SampleArgs>> RowsOf() { return kSample; }
 // clang-format on
 
@@ -273,6 +301,7 @@ void SparseAttention(Context& k, const SparseAttentionArgs& a) {
 }
 void Router(Context& k, const RouterArgs& a) { Dispatch<kRouter>(k, Op::kRouter, a); }
 void Experts(Context& k, const ExpertsArgs& a) { Dispatch<kExperts>(k, Op::kExperts, a); }
+void MtpJoin(Context& k, const MtpJoinArgs& a) { Dispatch<kMtpJoin>(k, Op::kMtpJoin, a); }
 void Sample(Context& k, const SampleArgs& a) { Dispatch<kSample>(k, Op::kSample, a); }
 
 Result<Rows> Rows::Parse(std::string_view text) {

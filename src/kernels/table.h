@@ -48,6 +48,7 @@ enum class Op : uint8_t {
   kSparseAttention,
   kRouter,
   kExperts,
+  kMtpJoin,
   kSample,
   kCount,
 };

@@ -52,6 +52,7 @@ TEST(Rows, PortableIsForAllOps) {
 Gpu GpuOf(int32_t sm) {
   Gpu gpu;
   gpu.sm = sm;
+  gpu.shared_memory = sm == 90 ? 227 * 1024 : 99 * 1024;
   return gpu;
 }
 
@@ -86,6 +87,39 @@ TEST(WhyNot, PortableLeavesOutOneArchitecturesRowsUnlessForced) {
   const Rows forced = Rows::Parse("portable,linear=ref").value();
   EXPECT_EQ(WhyNot(cuda, Op::kLinear, forced, &h200), "another row is forced");
   EXPECT_EQ(WhyNot(ref, Op::kLinear, forced, nullptr), "");
+}
+
+// linear's own rows: the best one of a machine, and what takes its place.
+std::string RowOf(std::string_view text, const char* op, const char* row) {
+  size_t at = text.find(std::string("\n") + op + " ");
+  for (; at != text.npos; at = text.find('\n', at + 1)) {
+    const std::string_view line = text.substr(at + 1, text.find('\n', at + 1) - at - 1);
+    const std::string_view name = line.substr(std::min<size_t>(line.size(), 18));
+    if (name.starts_with(std::string(row) + " ")) return std::string(line);
+  }
+  return "";
+}
+
+TEST(DescribeKernels, SaysWhyLinearsRowOfSm90IsLeftOut) {
+  const Gpu h200 = GpuOf(90), a100 = GpuOf(80), b200 = GpuOf(100);
+  Gpu limited = h200;
+  limited.shared_memory = 99 * 1024;
+  const Rows portable = Rows::Parse("portable").value();
+  const auto sm90 = [](const Rows& rows, const Gpu* gpu) {
+    return RowOf(DescribeKernels(rows, gpu), "linear", "sm90");
+  };
+  EXPECT_THAT(sm90(Rows(), nullptr), HasSubstr("needs a GPU"));
+  if (sm90(Rows(), &h200).find("not built") != std::string::npos) return;
+  EXPECT_THAT(sm90(Rows(), &h200), HasSubstr("CHOSEN"));
+  EXPECT_THAT(RowOf(DescribeKernels(Rows(), &h200), "linear", "cuda"),
+              HasSubstr("where sm90 does not take it"));
+  for (const Gpu* gpu : std::initializer_list<const Gpu*>{&a100, &b200, &limited}) {
+    EXPECT_THAT(sm90(Rows(), gpu), HasSubstr("another GPU"));
+    EXPECT_THAT(RowOf(DescribeKernels(Rows(), gpu), "linear", "cuda"), HasSubstr("CHOSEN"));
+  }
+  EXPECT_THAT(sm90(portable, &h200), HasSubstr("not portable"));
+  EXPECT_THAT(RowOf(DescribeKernels(portable, &h200), "linear", "cuda"), HasSubstr("CHOSEN"));
+  EXPECT_THAT(sm90(Rows::Parse("linear=cuda").value(), &h200), HasSubstr("another row is forced"));
 }
 
 size_t Count(std::string_view text, std::string_view word) {

@@ -4,7 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <cstdlib>
 #include <numeric>
 
 #include "kernels/common/packing.h"
@@ -13,6 +15,9 @@ namespace seacliff {
 namespace {
 
 constexpr int kGuardByte = 0xff;
+
+constexpr int64_t kPieceBytes = int64_t{1} << 20;
+constexpr int64_t kDeviceAlign = 256;  // of a block's data, as a device's own allocations
 
 // Reading through this page number must fault or show.
 constexpr int32_t kWildPage = 0x3fffff00;
@@ -36,6 +41,11 @@ int64_t FirstOther(const std::byte* data, int64_t begin, int64_t end) {
   return begin;
 }
 
+bool Is(const std::byte* data, int64_t bytes, int value) {
+  return bytes == 0 || (data[0] == static_cast<std::byte>(value) &&
+                        std::memcmp(data, data + 1, static_cast<size_t>(bytes - 1)) == 0);
+}
+
 // One shuffled list of `count` numbers.
 std::vector<int32_t> Shuffled(int64_t count, Random& random) {
   std::vector<int32_t> v(static_cast<size_t>(count));
@@ -47,6 +57,13 @@ std::vector<int32_t> Shuffled(int64_t count, Random& random) {
 // A random block scale: `middle` or a neighbour of it.
 E8m0 RandomScale(int middle, Random& random) {
   return {static_cast<uint8_t>(127 + middle + random.Below(3) - 1)};
+}
+
+// Eight e4m3 codes, none of them NaN.
+uint64_t Codes(Random& random) {
+  const uint64_t codes = random.Next();
+  const uint64_t carries = (codes & 0x7f7f7f7f7f7f7f7fu) + 0x0101010101010101u;
+  return codes ^ (carries & 0x8080808080808080u) >> 7;
 }
 
 int64_t ScaleCount(const Matrix& m) {
@@ -79,14 +96,49 @@ std::byte* CheckMemory::Add(const char* name, int64_t bytes, Access access, int 
   b.access = access;
   b.bytes = bytes;
   b.guard = (guard + 63) / 64 * 64;
-  b.storage = Buffer::Host(bytes + 2 * b.guard);
-  auto* base = static_cast<std::byte*>(b.storage.data());
+  b.poison = poison;
+  const int64_t all = (bytes + 2 * b.guard + 63) / 64 * 64;
+  auto* base = static_cast<std::byte*>(std::aligned_alloc(64, static_cast<size_t>(all)));
+  SC_CHECK(base != nullptr);
+  b.storage = Buffer(base, all, std::free);
   b.data = base + b.guard;
-  std::memset(base, kGuardByte, static_cast<size_t>(bytes + 2 * b.guard));
-  std::memset(b.data, poison, static_cast<size_t>(bytes));
+  const auto set = [&](int64_t begin, int64_t end, int value) {
+    std::memset(base + begin, value, static_cast<size_t>(end - begin));
+  };
+  set(0, b.guard, kGuardByte);
+  set(b.guard + bytes, all, kGuardByte);
+  ForPieces((bytes + kPieceBytes - 1) / kPieceBytes, [&](int64_t from, int64_t to) {
+    set(b.guard + from * kPieceBytes, b.guard + std::min(bytes, to * kPieceBytes), poison);
+  });
   if (access == Access::kWrite) b.writable.push_back({0, bytes});
   blocks_.push_back(std::move(b));
   return blocks_.back().data;
+}
+
+void CheckMemory::ForPieces(int64_t pieces, const LoopBody& body) const {
+  if (pool_ != nullptr && pieces > 1) return pool_->For(pieces, 1, body);
+  if (pieces > 0) body(0, pieces);
+}
+
+void CheckMemory::InPieces(int64_t pieces, Random& random,
+                           const std::function<void(int64_t, Random&)>& body) const {
+  const uint64_t seed = random.Next();
+  ForPieces(pieces, [&](int64_t begin, int64_t end) {
+    for (int64_t piece = begin; piece < end; ++piece) {
+      Random own(Random(seed ^ static_cast<uint64_t>(piece)).Next());
+      body(piece, own);
+    }
+  });
+}
+
+void CheckMemory::FillNormals(const Act<1>& a, double magnitude, Random& random) const {
+  constexpr int64_t kPiece = 1 << 16;
+  InPieces((a.size() + kPiece - 1) / kPiece, random, [&](int64_t piece, Random& own) {
+    const int64_t end = std::min(a.size(), (piece + 1) * kPiece);
+    for (int64_t i = piece * kPiece; i < end; ++i) {
+      a.Store(i, static_cast<float>(magnitude * own.Normal()));
+    }
+  });
 }
 
 View<const Bf16, 1> CheckMemory::NormWeights(int64_t dim, Random& random) {
@@ -118,29 +170,23 @@ Matrix CheckMemory::Weights(const char* name, WeightFormat format, int64_t rows,
   if (!used) return m;
 
   const double amplitude = 1.0 / std::sqrt(static_cast<double>(cols));
-  const auto normal = [&] { return static_cast<float>(amplitude * random.Normal()); };
   // Uniform codes have a root mean square near 2^7 (e4m3) and 2^1.5 (e2m1).
   const double bits = std::log2(amplitude) - (format == WeightFormat::kFp8 ? 7 : 1.5);
   const int middle = static_cast<int>(std::lround(bits));
   for (int64_t i = 0; i < scale_count; ++i) scales[i] = RandomScale(middle, random);
-  for (int64_t i = 0; i < rows * cols; ++i) {
-    switch (format) {
-      case WeightFormat::kF32:
-        reinterpret_cast<float*>(data)[i] = normal();
-        break;
-      case WeightFormat::kBf16:
-        reinterpret_cast<Bf16*>(data)[i] = ToBf16(normal());
-        break;
-      case WeightFormat::kFp8: {
-        const auto code = static_cast<uint8_t>(random.Next());
-        data[i] = static_cast<std::byte>((code & 0x7f) == 0x7f ? code ^ 1 : code);
-        break;
-      }
-      case WeightFormat::kMxfp4:
-        if (i % 2 == 0) data[i / 2] = static_cast<std::byte>(random.Next());
-        break;
-    }
+  const int64_t bytes = rows * m.row_bytes();
+  if (format == WeightFormat::kF32 || format == WeightFormat::kBf16) {
+    const DType dtype = format == WeightFormat::kF32 ? DType::kF32 : DType::kBf16;
+    FillNormals({data, dtype, {rows * cols}}, amplitude, random);
+    return m;
   }
+  InPieces((bytes + kPieceBytes - 1) / kPieceBytes, random, [&](int64_t piece, Random& own) {
+    const int64_t end = std::min(bytes, (piece + 1) * kPieceBytes);
+    for (int64_t i = piece * kPieceBytes; i < end; i += 8) {
+      const uint64_t codes = format == WeightFormat::kFp8 ? Codes(own) : own.Next();
+      std::memcpy(data + i, &codes, static_cast<size_t>(std::min<int64_t>(8, end - i)));
+    }
+  });
   return m;
 }
 
@@ -148,9 +194,11 @@ Matrix CheckMemory::Packed(const char* name, const Matrix& m) {
   Matrix packed = m;
   packed.layout = WeightLayout::kTiles;
   std::byte* data = Add(name, PackedBytes(m), Access::kRead);
-  for (int64_t tile = 0; tile < TileCount(m); ++tile) {
-    PackTile(m, tile, reinterpret_cast<uint8_t*>(data) + tile * TileBytes(m));
-  }
+  ForPieces(TileCount(m), [&](int64_t begin, int64_t end) {
+    for (int64_t tile = begin; tile < end; ++tile) {
+      PackTile(m, tile, reinterpret_cast<uint8_t*>(data) + tile * TileBytes(m));
+    }
+  });
   packed.data = data;
   if (m.format == WeightFormat::kMxfp4) packed.scales = nullptr;
   return packed;
@@ -197,11 +245,25 @@ void CheckMemory::MayWriteEntry(const PagedView& view, int64_t page, int64_t slo
   MayWrite(view.page(page) + view.page_len * row + slot * (entry - row), entry - row);
 }
 
+uint64_t CheckMemory::HashOf(const Block& b) const {
+  const int64_t pieces = (b.bytes + kPieceBytes - 1) / kPieceBytes;
+  std::vector<uint64_t> hashes(static_cast<size_t>(pieces));
+  ForPieces(pieces, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t at = i * kPieceBytes;
+      hashes[i] = Hash(b.data + at, std::min(kPieceBytes, b.bytes - at));
+    }
+  });
+  return Hash(reinterpret_cast<const std::byte*>(hashes.data()), 8 * pieces);
+}
+
 void CheckMemory::Seal() {
   for (Block& b : blocks_) {
+    // Outputs without given values are poison throughout.
+    const bool given = b.access == Access::kUpdate || !Is(b.data, b.bytes, b.poison);
     if (b.access == Access::kRead) {
-      b.hash = Hash(b.data, b.bytes);
-    } else {
+      b.hash = HashOf(b);
+    } else if (given) {
       b.initial.assign(b.data, b.data + b.bytes);
     }
     std::sort(b.writable.begin(), b.writable.end(),
@@ -211,7 +273,11 @@ void CheckMemory::Seal() {
 
 void CheckMemory::Restore() {
   for (Block& b : blocks_) {
-    if (b.access != Access::kRead) std::copy(b.initial.begin(), b.initial.end(), b.data);
+    if (!b.initial.empty()) {
+      std::copy(b.initial.begin(), b.initial.end(), b.data);
+    } else if (b.access != Access::kRead) {
+      std::memset(b.data, b.poison, static_cast<size_t>(b.bytes));
+    }
     std::memset(b.data - b.guard, kGuardByte, static_cast<size_t>(b.guard));
     std::memset(b.data + b.bytes, kGuardByte, static_cast<size_t>(b.guard));
   }
@@ -235,9 +301,10 @@ std::string CheckMemory::Damage() const {
       return fmt::format("wrote {} bytes behind the end of {}", after - b.bytes, b.name);
     }
     if (b.access == Access::kRead) {
-      if (Hash(b.data, b.bytes) != b.hash) return fmt::format("changed its input {}", b.name);
+      if (HashOf(b) != b.hash) return fmt::format("changed its input {}", b.name);
       continue;
     }
+    if (b.access == Access::kWrite) continue;
     int64_t at = 0;
     const auto check = [&](int64_t end) {
       while (at < end && b.data[at] == b.initial[at]) ++at;
@@ -253,52 +320,107 @@ std::string CheckMemory::Damage() const {
   return "";
 }
 
-std::string CheckMemory::Difference(const Image& a, const Image& b) const {
+std::string CheckMemory::Difference(const Image& image) const {
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    const auto at = std::mismatch(a[i].begin(), a[i].end(), b[i].begin());
-    if (at.first != a[i].end()) {
-      return fmt::format("{} differs at byte {}", blocks_[i].name, at.first - a[i].begin());
+    const Block& b = blocks_[i];
+    if (std::memcmp(image[i].data(), b.data, image[i].size()) == 0) continue;
+    const auto at = std::mismatch(image[i].begin(), image[i].end(), b.data);
+    return fmt::format("{} differs at byte {}", b.name, at.first - image[i].begin());
+  }
+  return "";
+}
+
+std::string CheckMemory::Unwritten() const {
+  for (const Block& b : blocks_) {
+    if (b.access != Access::kWrite) continue;
+    const DType dtype = b.float_bytes == 2 ? DType::kBf16 : DType::kF32;
+    const Act<1> all(b.data, dtype, {b.bytes / SizeOf(dtype)});
+    const auto bad = [&](int64_t i) {
+      if (b.float_bytes != 0) return std::isnan(all.Load(i));
+      return static_cast<const uint32_t*>(all.data)[i] == 0x01010101u * b.poison;
+    };
+    constexpr int64_t kPiece = 1 << 20;
+    std::atomic<int64_t> first{all.size()};
+    ForPieces((all.size() + kPiece - 1) / kPiece, [&](int64_t begin, int64_t end) {
+      int64_t i = begin * kPiece;
+      end = std::min(all.size(), end * kPiece);
+      while (i < end && !bad(i)) ++i;
+      int64_t before = first;
+      while (i < end && i < before && !first.compare_exchange_weak(before, i)) {
+      }
+    });
+    if (first < all.size()) {
+      return fmt::format("{} is {} at {}", b.name, b.float_bytes != 0 ? "NaN" : "not written",
+                         first.load());
     }
   }
   return "";
 }
 
-void* Place::Map(const void* data) const {
+void* Place::Map(const void* data, int64_t copy) const {
   size_t index = 0;
   if (data == nullptr) return nullptr;
   const auto* block = memory_.Find(data, &index);
   SC_CHECK(block != nullptr);
   if (device_ != nullptr) {
-    return device_->Map(index, static_cast<const std::byte*>(data) - block->data);
+    return device_->Map(copy, index, static_cast<const std::byte*>(data) - block->data);
   }
   if (image_ == nullptr || block->access == Access::kRead) return const_cast<void*>(data);
   const int64_t offset = static_cast<const std::byte*>(data) - block->data;
   return const_cast<std::byte*>((*image_)[index].data()) + offset;
 }
 
-DeviceMemory::DeviceMemory(const CheckMemory& memory, Device& device)
-    : memory_(memory), device_(device) {
+void Place::Put(void* to, const void* from, int64_t bytes) const {
+  if (timed_) return;
+  if (device_ != nullptr) return device_->device().Upload(to, from, bytes);
+  std::memcpy(to, from, static_cast<size_t>(bytes));
+}
+
+DeviceMemory::DeviceMemory(const CheckMemory& memory, Device& device, int64_t copies)
+    : memory_(memory), device_(device), copies_(copies), stride_(0) {
   for (const CheckMemory::Block& b : memory.blocks_) {
-    blocks_.push_back(device.Allocate(b.bytes + 2 * b.guard));
+    data_.push_back((stride_ + b.guard + kDeviceAlign - 1) / kDeviceAlign * kDeviceAlign);
+    stride_ = data_.back() + b.bytes + b.guard;
   }
+  stride_ = (stride_ + kDeviceAlign - 1) / kDeviceAlign * kDeviceAlign;
+  storage_ = device.Allocate(copies * stride_);
+}
+
+int64_t DeviceMemory::Bytes(const CheckMemory& memory) {
+  int64_t bytes = 0;
+  for (const CheckMemory::Block& b : memory.blocks_) {
+    bytes += b.bytes + 2 * b.guard + 2 * kDeviceAlign;
+  }
+  return bytes;
+}
+
+std::byte* DeviceMemory::Begin(size_t block) const {
+  return static_cast<std::byte*>(storage_.data()) + data_[block] - memory_.blocks_[block].guard;
 }
 
 void DeviceMemory::Upload() {
-  for (size_t i = 0; i < blocks_.size(); ++i) {
+  if (storage_.data() == nullptr) return;
+  for (size_t i = 0; i < data_.size(); ++i) {
     const CheckMemory::Block& b = memory_.blocks_[i];
-    device_.Upload(blocks_[i].data(), b.data - b.guard, b.bytes + 2 * b.guard);
+    device_.Upload(Begin(i), b.data - b.guard, b.bytes + 2 * b.guard);
+  }
+  auto* base = static_cast<std::byte*>(storage_.data());
+  for (int64_t done = 1; done < copies_; done *= 2) {
+    device_.Copy(base + done * stride_, base, std::min(done, copies_ - done) * stride_);
   }
 }
 
-void DeviceMemory::Download(CheckMemory& memory) {
-  for (size_t i = 0; i < blocks_.size(); ++i) {
+void DeviceMemory::Download(CheckMemory& memory, int64_t copy, bool outputs) {
+  if (storage_.data() == nullptr) return;
+  for (size_t i = 0; i < data_.size(); ++i) {
     const CheckMemory::Block& b = memory.blocks_[i];
-    device_.Download(b.data - b.guard, blocks_[i].data(), b.bytes + 2 * b.guard);
+    if (outputs && b.access == Access::kRead) continue;
+    device_.Download(b.data - b.guard, Begin(i) + copy * stride_, b.bytes + 2 * b.guard);
   }
 }
 
-void* DeviceMemory::Map(size_t block, int64_t offset) const {
-  return static_cast<std::byte*>(blocks_[block].data()) + memory_.blocks_[block].guard + offset;
+void* DeviceMemory::Map(int64_t copy, size_t block, int64_t offset) const {
+  return static_cast<std::byte*>(storage_.data()) + copy * stride_ + data_[block] + offset;
 }
 
 Matrix Place::operator()(Matrix m) const {
@@ -316,6 +438,13 @@ Batch Place::operator()(Batch b) const {
   const Place& at = *this;
   return {at(b.ids),   at(b.positions),    at(b.seq_of),           at(b.seq_begin),
           at(b.slots), at(b.window_pages), at(b.compressed_pages), at(b.logit_rows)};
+}
+
+std::vector<CheckSequence> RealSequences(int64_t tokens, int64_t position) {
+  if (tokens > 32) return {{position + 1 - tokens, tokens}};
+  std::vector<CheckSequence> sequences;
+  for (int64_t i = 0; i < tokens; ++i) sequences.push_back({position - i * kPageTokens, 1});
+  return sequences;
 }
 
 CheckBatch MakeBatch(CheckMemory& memory, Random& random,

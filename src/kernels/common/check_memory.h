@@ -4,10 +4,13 @@
 #pragma once
 
 #include <cstring>
+#include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/threads.h"
 #include "kernels/common/batch.h"
 #include "kernels/device.h"
 #include "tensor/buffer.h"
@@ -42,6 +45,9 @@ int64_t WeightBytes(const Matrix& w);
 
 class CheckMemory {
  public:
+  // Large inputs are made on all threads of `pool`, if given; the numbers are the same without.
+  explicit CheckMemory(ThreadPool* pool = nullptr) : pool_(pool) {}
+
   // The writable blocks, in the order of Add; read-only blocks are empty.
   using Image = std::vector<std::vector<std::byte>>;
 
@@ -56,6 +62,7 @@ class CheckMemory {
     View<T, N> v(nullptr, shape);
     v.data =
         reinterpret_cast<T*>(Add(name, v.size() * static_cast<int64_t>(sizeof(T)), access, poison));
+    if (std::is_floating_point_v<T>) blocks_.back().float_bytes = sizeof(T);
     return v;
   }
   // Element i is value(i).
@@ -69,6 +76,7 @@ class CheckMemory {
   Act<N> Activations(const char* name, DType dtype, std::array<int64_t, N> shape, Access access) {
     Act<N> a(nullptr, dtype, shape);
     a.data = Add(name, a.size() * SizeOf(dtype), access);
+    blocks_.back().float_bytes = SizeOf(dtype);
     return a;
   }
   template <int N, typename F>
@@ -76,6 +84,14 @@ class CheckMemory {
                      F value) {
     const Act<N> a = Activations<N>(name, dtype, shape, access);
     for (int64_t i = 0; i < a.size(); ++i) a.Store(i, static_cast<float>(value(i)));
+    return a;
+  }
+  // Normal numbers of this magnitude.
+  template <int N>
+  Act<N> Normals(const char* name, DType dtype, std::array<int64_t, N> shape, Access access,
+                 Random& random, double magnitude = 1) {
+    const Act<N> a = Activations<N>(name, dtype, shape, access);
+    FillNormals({a.data, dtype, {a.size()}}, magnitude, random);
     return a;
   }
   // Norm weights near 1.
@@ -92,6 +108,11 @@ class CheckMemory {
   PagedView Pages(const char* name, EntryFormat format, int64_t dim, int64_t page_len,
                   int64_t pages, Access access);
 
+  // body(piece, numbers of its own) for each of `pieces`, on all threads.
+  void InPieces(int64_t pieces, Random& random,
+                const std::function<void(int64_t, Random&)>& body) const;
+  void FillNormals(const Act<1>& a, double magnitude, Random& random) const;
+
   // In a kUpdate block, bytes that a row may write.
   void MayWrite(const void* data, int64_t bytes);
   // The same for one entry of a page: its values and its scales.
@@ -103,8 +124,10 @@ class CheckMemory {
   Image Snapshot() const;
   // What a row wrote that it must not, or "".
   std::string Damage() const;
-  // Where two images differ, or "".
-  std::string Difference(const Image& a, const Image& b) const;
+  // Where an image differs from what is there now, or "".
+  std::string Difference(const Image& image) const;
+  // The first number of an output that is NaN or as no row has touched it, or "".
+  std::string Unwritten() const;
 
  private:
   friend class Place;
@@ -118,28 +141,44 @@ class CheckMemory {
     Buffer storage;
     std::byte* data;
     int64_t bytes, guard;
+    int poison;
+    int64_t float_bytes = 0;  // of an element; 0: no floats
     std::vector<Range> writable;
-    std::vector<std::byte> initial;  // not for kRead
+    std::vector<std::byte> initial;  // of kUpdate, and of kWrite if values were given
     uint64_t hash = 0;               // kRead
   };
   const Block* Find(const void* data, size_t* index) const;
+  // On all threads.
+  void ForPieces(int64_t pieces, const LoopBody& body) const;
+  uint64_t HashOf(const Block& b) const;
 
   std::vector<Block> blocks_;
+  ThreadPool* pool_;
 };
 
-// A copy of a case's memory, guards and all, on a device.
+// Copies of a case's memory, guards and all, on a device, one behind the other in one buffer.
 class DeviceMemory {
  public:
-  DeviceMemory(const CheckMemory& memory, Device& device);
+  DeviceMemory(const CheckMemory& memory, Device& device, int64_t copies = 1);
+  // What one copy takes.
+  static int64_t Bytes(const CheckMemory& memory);
 
+  Device& device() const { return device_; }
+  int64_t copies() const { return copies_; }
+  // What the case's memory holds now, into every copy.
   void Upload();
-  void Download(CheckMemory& memory);  // into the case's own memory
-  void* Map(size_t block, int64_t offset) const;
+  // One copy into the case's own memory; `outputs`: but for what no row may write.
+  void Download(CheckMemory& memory, int64_t copy = 0, bool outputs = false);
+  void* Map(int64_t copy, size_t block, int64_t offset) const;
 
  private:
+  std::byte* Begin(size_t block) const;  // of its guard, in the first copy
+
   const CheckMemory& memory_;
   Device& device_;
-  std::vector<Buffer> blocks_;
+  int64_t copies_, stride_;
+  std::vector<int64_t> data_;  // where each block's data begin in a copy
+  Buffer storage_;
 };
 
 // Takes a case's views to a copy of its memory: the case's own, a snapshot, in which read-only
@@ -148,8 +187,16 @@ class Place {
  public:
   explicit Place(const CheckMemory& memory, const CheckMemory::Image* image = nullptr)
       : memory_(memory), image_(image) {}
-  Place(const CheckMemory& memory, const DeviceMemory& device)
-      : memory_(memory), image_(nullptr), device_(&device) {}
+  // `timed`: runs there are only timed, and Put does nothing. `warm`: activations are those of the
+  // first copy.
+  Place(const CheckMemory& memory, const DeviceMemory& device, int64_t copy = 0, bool timed = false,
+        bool warm = false)
+      : memory_(memory),
+        image_(nullptr),
+        device_(&device),
+        copy_(copy),
+        act_copy_(warm ? 0 : copy),
+        timed_(timed) {}
 
   template <typename T, int N>
   View<T, N> operator()(View<T, N> v) const {
@@ -158,25 +205,40 @@ class Place {
   }
   template <int N>
   Act<N> operator()(Act<N> a) const {
-    a.data = Map(a.data);
+    a.data = Map(a.data, act_copy_);
     return a;
   }
   Matrix operator()(Matrix m) const;
   PagedView operator()(PagedView v) const;
   Batch operator()(Batch b) const;
 
+  // Outputs that an op gives the host go among the case's, `to`.
+  template <typename T>
+  void Put(T* to, std::span<const T> values) const {
+    Put(Map(to), values.data(), static_cast<int64_t>(values.size_bytes()));
+  }
+
  private:
-  void* Map(const void* data) const;
+  void Put(void* to, const void* from, int64_t bytes) const;
+  void* Map(const void* data) const { return Map(data, copy_); }
+  void* Map(const void* data, int64_t copy) const;
 
   const CheckMemory& memory_;
   const CheckMemory::Image* image_;
   const DeviceMemory* device_ = nullptr;
+  int64_t copy_ = 0, act_copy_ = 0;
+  bool timed_ = false;
 };
 
 // One sequence of a step: positions first .. first + count - 1 are in the step. count may be 0.
 struct CheckSequence {
   int64_t first, count;
 };
+
+// Of a model's step with so many tokens: up to 32 sequences decode one each at or before
+// `position`, more are a chunk of one prompt that ends there. Where position + 1 is a multiple of
+// 128, so are the decoded ones'.
+std::vector<CheckSequence> RealSequences(int64_t tokens, int64_t position);
 
 struct CheckBatch {
   Batch all;

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <fstream>
 
+#include "base/file_map.h"
+#include "kernels/common/device_timer.h"
 #include "kernels/common/isa.h"
 
 namespace seacliff {
@@ -15,6 +17,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 using Verdict = CheckOutcome::Verdict;
+
+// Copies of a case's memory at most, for the sake of graphs as long as that.
+constexpr int64_t kMostCopies = 8192;
 
 // More than the last-level cache of any machine at hand.
 constexpr size_t kColdBytes = size_t{512} << 20;
@@ -105,13 +110,42 @@ std::string CheckReport::Describe() const {
   return text;
 }
 
+std::vector<int64_t> TokensToCheck(int64_t tokens, bool real, Random& random) {
+  constexpr int64_t kSample = 4;
+  std::vector<int64_t> sample;
+  if (!real || tokens <= kSample) {
+    for (int64_t t = 0; t < tokens; ++t) sample.push_back(t);
+    return sample;
+  }
+  const int64_t between = tokens - 2, half = between / 2;
+  sample = {0, 1 + random.Below(half), 1 + half + random.Below(between - half), tokens - 1};
+  return sample;
+}
+
+std::string NameOf(std::string_view name, int64_t tokens) {
+  return fmt::format("{}, {} token{}", name, tokens, tokens == 1 ? "" : "s");
+}
+
 Checker::Checker(const CheckOptions& options)
     : options_(options),
       context_(options.threads),
       other_(context_.pool().threads() == 1 ? 3 : 1),
       on_device_(1) {
   on_device_.set_device(options.device);
-  if (options_.machine.empty()) options_.machine = CpuName();
+  if (options_.machine.empty()) {
+    options_.machine = options.device != nullptr ? options.device->gpu().name : CpuName();
+  }
+  if (!options.results.empty()) report_.status = AppendLines(options.results, {});
+}
+
+bool Checker::Wants(std::string_view name, bool real) const {
+  return (real ? options_.full || options_.bench : !options_.bench) &&
+         name.find(options_.name) != std::string_view::npos;
+}
+
+std::span<const int64_t> Checker::RealTokens() const {
+  static constexpr int64_t kDevice[] = {1, 8, 32, 1024, 8192}, kHost[] = {1, 32};
+  return on_device() ? std::span<const int64_t>(kDevice) : kHost;
 }
 
 Random Checker::NewRandom(std::string_view name) const {
@@ -121,7 +155,9 @@ Random Checker::NewRandom(std::string_view name) const {
 }
 
 void Checker::RunRows(CheckMemory& memory, const Case& c, const std::vector<Row>& rows) {
+  if (!Wants(c.name, c.real)) return;
   memory.Seal();
+  if (c.real) return RunReal(memory, c, rows);
   CheckMemory::Image reference;
   const auto ref =
       std::find_if(rows.begin(), rows.end(), [](const Row& r) { return r.name == "ref"; });
@@ -132,7 +168,14 @@ void Checker::RunRows(CheckMemory& memory, const Case& c, const std::vector<Row>
     outcome.row = row.name;
     outcome.name = c.name;
     const bool is_ref = &row == &*ref;
-    RunRow(memory, c, row, is_ref ? nullptr : &reference, &reference, &outcome);
+    outcome.what = WhyNot(memory, row);
+    if (!outcome.what.empty()) {
+      outcome.verdict = Verdict::kSkipped;
+    } else {
+      outcome.what = CheckRow(memory, c, row, is_ref ? nullptr : &reference, &outcome.worst);
+      if (!outcome.what.empty()) outcome.verdict = Verdict::kFailed;
+      if (is_ref) reference = memory.Snapshot();
+    }
     const bool wanted = options_.row.empty() || options_.row == row.name;
     if (wanted || (is_ref && outcome.verdict == Verdict::kFailed)) {
       report_.outcomes.push_back(std::move(outcome));
@@ -142,54 +185,114 @@ void Checker::RunRows(CheckMemory& memory, const Case& c, const std::vector<Row>
   for (const Row& row : rows) {
     if (&row == &*ref || (!options_.row.empty() && options_.row != row.name)) continue;
     // On a device its rows are what is asked about.
-    if (options_.device != nullptr && row.target == Target::kHost) continue;
+    if (on_device() && row.target == Target::kHost) continue;
     run(row);
   }
 }
 
-void Checker::RunRow(CheckMemory& memory, const Case& c, const Row& row,
-                     const CheckMemory::Image* reference, CheckMemory::Image* image,
-                     CheckOutcome* outcome) {
-  const Place here(memory);
-  const auto skip = [&](const char* why) {
-    outcome->verdict = Verdict::kSkipped;
-    outcome->what = why;
-  };
-  if (!row.built) return skip("not built");
-  const bool host = row.target == Target::kHost;
-  const Gpu* gpu = options_.device != nullptr ? &options_.device->gpu() : nullptr;
-  if (!host && !RunsHere(row.target, gpu)) return skip("no such device");
-  if (!row.takes(here)) return skip("does not take these arguments");
+void Checker::RunReal(CheckMemory& memory, const Case& c, const std::vector<Row>& rows) {
+  std::unique_ptr<DeviceMemory> copies;
+  for (const Row& row : rows) {
+    const bool host = row.target == Target::kHost;
+    if ((!options_.row.empty() && options_.row != row.name) || (host && on_device())) continue;
+    CheckOutcome outcome;
+    outcome.op = op_;
+    outcome.row = row.name;
+    outcome.name = c.name;
+    outcome.what = WhyNot(memory, row);
+    if (row.name == "ref" && c.parts > 1) outcome.what = "takes too long on many tokens";
+    if (!outcome.what.empty()) {
+      outcome.verdict = Verdict::kSkipped;
+      report_.outcomes.push_back(std::move(outcome));
+      continue;
+    }
+    if (host) {
+      outcome.what = CheckRow(memory, c, row, nullptr, &outcome.worst);
+      if (outcome.what.empty() && options_.bench) outcome.timing = Time(memory, c, row);
+    } else {
+      Device& device = *options_.device;
+      if (options_.bench) MeasureLimitsOnce();  // before the copies take the memory
+      if (copies == nullptr) {
+        const int64_t room = device.FreeBytes() / 10 * 9 / DeviceMemory::Bytes(memory);
+        copies = std::make_unique<DeviceMemory>(
+            memory, device,
+            options_.bench
+                ? RotationCopies(c.cost.bytes, device.gpu().l2, std::min(room, kMostCopies))
+                : 2);
+      }
+      outcome.what = CheckOnDevice(memory, c, row, *copies, &outcome.worst);
+      if (outcome.what.empty() && options_.bench) {
+        auto timing = TimeOnDevice(memory, c, row, *copies);
+        if (timing.ok()) outcome.timing = *timing;
+        if (!timing.ok()) outcome.what = "error: " + timing.status().message();
+      }
+    }
+    if (!outcome.what.empty()) outcome.verdict = Verdict::kFailed;
+    Report(c, outcome);
+    report_.outcomes.push_back(std::move(outcome));
+  }
+}
 
+std::string Checker::WhyNot(const CheckMemory& memory, const Row& row) const {
+  const Gpu* gpu = on_device() ? &options_.device->gpu() : nullptr;
+  if (!row.built) return "not built";
+  if (row.target != Target::kHost && !RunsHere(row.target, gpu)) return "no such device";
+  return row.takes(Place(memory)) ? "" : "does not take these arguments";
+}
+
+std::string Checker::CheckRow(CheckMemory& memory, const Case& c, const Row& row,
+                              const CheckMemory::Image* reference, double* worst) {
+  const bool host = row.target == Target::kHost;
   std::string wrong = Execute(memory, c, row, host ? context_ : on_device_, false);
+  if (wrong.empty()) wrong = Compare(memory, c, row, reference, worst);
+  if (wrong.empty() && c.real) wrong = memory.Unwritten();
+  if (!wrong.empty()) return wrong;
   const CheckMemory::Image first = memory.Snapshot();
-  if (wrong.empty()) wrong = Compare(memory, c, reference, &outcome->worst);
-  if (wrong.empty()) {
-    wrong = Execute(memory, c, row, host ? other_ : on_device_, false);
-    if (wrong.empty()) wrong = memory.Difference(first, memory.Snapshot());
-    if (!wrong.empty()) wrong = "a second run: " + wrong;
+  wrong = Execute(memory, c, row, host ? other_ : on_device_, false);
+  if (wrong.empty()) wrong = memory.Difference(first);
+  if (!wrong.empty()) return "a second run: " + wrong;
+  if (c.parts == 0 || !(host || c.alone)) return "";
+  wrong = Execute(memory, c, row, host ? context_ : on_device_, true);
+  if (wrong.empty()) wrong = memory.Difference(first);
+  return wrong.empty() ? "" : "one at a time: " + wrong;
+}
+
+std::string Checker::CheckOnDevice(CheckMemory& memory, const Case& c, const Row& row,
+                                   DeviceMemory& copies, double* worst) {
+  const auto error = [&] {
+    Status status = on_device_.TakeError();
+    const Status device = on_device_.device()->Synchronize();
+    if (status.ok()) status = device;
+    return status.ok() ? std::string() : "error: " + status.message();
+  };
+  memory.Restore();
+  copies.Upload();
+  std::string wrong = error();
+  if (!wrong.empty()) return wrong;
+  for (int64_t copy = 0; copy < 2; ++copy) {
+    row.run(on_device_, Place(memory, copies, copy), kWhole);
   }
-  if (wrong.empty() && c.parts > 0 && host) {
-    wrong = Execute(memory, c, row, context_, true);
-    if (wrong.empty()) wrong = memory.Difference(first, memory.Snapshot());
-    if (!wrong.empty()) wrong = "one at a time: " + wrong;
-  }
-  if (reference == nullptr) *image = first;
-  if (!wrong.empty()) {
-    outcome->verdict = Verdict::kFailed;
-    outcome->what = wrong;
-  } else if (options_.bench && c.real && host) {
-    Time(memory, c, row, outcome);
-  }
+  copies.Download(memory, 1, true);
+  wrong = error();
+  if (!wrong.empty()) return wrong;
+  const CheckMemory::Image second = memory.Snapshot();
+  copies.Download(memory, 0, true);
+  wrong = memory.Damage();
+  if (wrong.empty()) wrong = Compare(memory, c, row, nullptr, worst);
+  if (wrong.empty()) wrong = memory.Unwritten();
+  if (!wrong.empty()) return wrong;
+  wrong = memory.Difference(second);
+  return wrong.empty() ? "" : "a second run: " + wrong;
 }
 
 std::string Checker::Execute(CheckMemory& memory, const Case& c, const Row& row, Context& k,
                              bool in_parts) {
   memory.Restore();
+  const int64_t begin = in_parts ? 0 : kWhole, end = in_parts ? c.parts : kWhole + 1;
   if (k.device() != nullptr) {
     DeviceMemory copy(memory, *k.device());
     copy.Upload();
-    row.run(k, Place(memory, copy), kWhole);
+    for (int64_t part = begin; part < end; ++part) row.run(k, Place(memory, copy), part);
     copy.Download(memory);
     Status error = k.TakeError();
     const Status device_error = k.device()->Synchronize();
@@ -197,17 +300,16 @@ std::string Checker::Execute(CheckMemory& memory, const Case& c, const Row& row,
     return error.ok() ? memory.Damage() : "error: " + error.message();
   }
   const Place here(memory);
-  const int64_t begin = in_parts ? 0 : kWhole, end = in_parts ? c.parts : kWhole + 1;
   for (int64_t part = begin; part < end; ++part) row.run(k, here, part);
   const Status error = k.TakeError();
   if (!error.ok()) return "error: " + error.message();
   return memory.Damage();
 }
 
-std::string Checker::Compare(const CheckMemory& memory, const Case& c,
+std::string Checker::Compare(const CheckMemory& memory, const Case& c, const Row& row,
                              const CheckMemory::Image* reference, double* worst) const {
   const Place here(memory);
-  const Allowance allowance{reference != nullptr};
+  const Allowance allowance{row.name != "ref", row.target == Target::kSm90};
   if (c.verify) {
     std::string wrong = c.verify(here, allowance);
     if (!wrong.empty()) return wrong;
@@ -239,38 +341,72 @@ std::string Checker::Compare(const CheckMemory& memory, const Case& c,
   return fmt::format("{} ({} of {} are wrong)", example, wrong, got.size());
 }
 
-void Checker::Time(CheckMemory& memory, const Case& c, const Row& row, CheckOutcome* outcome) {
-  uint64_t sum = 0;
+void Checker::MeasureLimitsOnce() {
   MachineLimits& limits = report_.limits;
-  if (limits.read_gbps == 0) {
-    limits = MeasureLimits(context_.pool());
-    cold_.assign(kColdBytes / sizeof(uint64_t), 1);
-  }
+  if (limits.read_gbps != 0) return;
+  limits = on_device() ? MeasureDeviceLimits(*options_.device) : MeasureLimits(pool());
+  if (options_.progress) options_.progress("this machine " + limits.Describe());
+}
+
+Timing Checker::Time(CheckMemory& memory, const Case& c, const Row& row) {
+  MeasureLimitsOnce();
+  cold_.resize(kColdBytes / sizeof(uint64_t), 1);
+  uint64_t sum = 0;
   // At most 15 runs and 3 seconds, at least 3 runs.
   const Place here(memory);
   std::vector<double> times;
   double spent = 0;
   while (times.size() < 3 || (times.size() < 15 && spent < 3e6)) {
     memory.Restore();
-    sum += ReadAll(context_.pool(), cold_);
+    sum += ReadAll(pool(), cold_);
     const auto begin = Clock::now();
     row.run(context_, here, kWhole);
     times.push_back(Microseconds(begin));
     spent += times.back();
   }
   SC_CHECK(sum > 0);
-  std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
-  const Timing t{times[times.size() / 2], c.cost};
-  outcome->timing = t;
-  report_.result_lines.push_back(
-      fmt::format(R"({{"op":"{}","row":"{}","case":"{}","median_us":{:.2f},"bytes":{},"flops":{},)"
-                  R"("gbps":{:.3f},"tflops":{:.5f},"read_gbps":{:.2f},"peak_tflops":{:.4f},)"
-                  R"("of_read":{:.4f},"of_peak":{:.4f},"fraction":{:.4f},"isa":"{}",)"
-                  R"("machine":"{}","threads":{},"command":"{}"}})",
-                  op_, row.name, Escaped(c.name), t.median_us, t.cost.bytes, t.cost.flops, t.gbps(),
-                  t.tflops(), limits.read_gbps, limits.best_gflops() / 1e3, t.of_read(limits),
-                  t.of_peak(limits), t.fraction(limits), IsaName(CurrentIsa()),
-                  Escaped(options_.machine), context_.pool().threads(), Escaped(options_.command)));
+  return {Median(std::move(times)), c.cost};
+}
+
+Result<Timing> Checker::TimeOnDevice(const CheckMemory& memory, const Case& c, const Row& row,
+                                     const DeviceMemory& copies) {
+  const auto call = [&](int64_t copy) {
+    row.run(on_device_, Place(memory, copies, copy, true, c.warm), kWhole);
+  };
+  const auto time = c.waits ? TimeWaitingCalls : TimeCalls;
+  SC_ASSIGN_OR_RETURN(const CallTiming timing, time(*options_.device, copies.copies(), call));
+  SC_RETURN_IF_ERROR(on_device_.TakeError());
+  return Timing{timing.median_us, c.cost, timing.calls, copies.copies()};
+}
+
+void Checker::Report(const Case& c, const CheckOutcome& outcome) {
+  const Timing& t = outcome.timing;
+  const MachineLimits& limits = report_.limits;
+  std::string text = fmt::format("{} {} {}: ", op_, outcome.row, c.name);
+  if (outcome.verdict == Verdict::kFailed) {
+    text += "FAILED, " + outcome.what;
+  } else if (t.median_us == 0) {
+    text += "passed";
+  } else {
+    text += fmt::format("{:.2f} us, {:.0f} GB/s ({:.0f} %), {:.2f} TFLOP/s ({:.0f} %)", t.median_us,
+                        t.gbps(), 100 * t.of_read(limits), t.tflops(), 100 * t.of_peak(limits));
+    const std::string isa = on_device() ? fmt::format("sm_{}", options_.device->gpu().sm)
+                                        : std::string(IsaName(CurrentIsa()));
+    std::string line = fmt::format(
+        R"({{"op":"{}","row":"{}","case":"{}","tokens":{},"median_us":{:.3f},"bytes":{},)"
+        R"("flops":{},"gbps":{:.3f},"tflops":{:.5f},"read_gbps":{:.2f},"peak_tflops":{:.4f},)"
+        R"("of_read":{:.4f},"of_peak":{:.4f},"fraction":{:.4f},"calls":{},"copies":{},)"
+        R"("isa":"{}","machine":"{}","threads":{},"command":"{}"}})",
+        op_, outcome.row, Escaped(c.name), c.parts, t.median_us, t.cost.bytes, t.cost.flops,
+        t.gbps(), t.tflops(), limits.read_gbps, limits.best_gflops() / 1e3, t.of_read(limits),
+        t.of_peak(limits), t.fraction(limits), t.calls, t.copies, isa, Escaped(options_.machine),
+        on_device() ? 0 : pool().threads(), Escaped(options_.command));
+    if (!options_.results.empty() && report_.status.ok()) {
+      report_.status = AppendLines(options_.results, {line});
+    }
+    report_.result_lines.push_back(std::move(line));
+  }
+  if (options_.progress) options_.progress(text);
 }
 
 }  // namespace seacliff

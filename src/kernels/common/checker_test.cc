@@ -145,12 +145,13 @@ TEST(Checker, TimesRealCasesAsJsonLines) {
   EXPECT_GT(outcome.timing.median_us, 0);
   EXPECT_GT(report.limits.read_gbps, 0);
   EXPECT_GT(report.limits.f32_gflops, 0);
-  ASSERT_EQ(report.result_lines.size(), 2u);  // ref and the row
+  ASSERT_EQ(report.result_lines.size(), 1u);  // ref does not go along with several tokens
   simdjson::dom::parser parser;
-  const simdjson::dom::element line = parser.parse(report.result_lines[1]);
+  const simdjson::dom::element line = parser.parse(report.result_lines[0]);
   EXPECT_EQ(line["op"].get_string().value(), "rms_norm");
   EXPECT_EQ(line["row"].get_string().value(), "row");
   EXPECT_EQ(line["case"].get_string().value(), "test");
+  EXPECT_EQ(line["tokens"].get_int64().value(), 3);
   EXPECT_EQ(line["bytes"].get_int64().value(), 1000);
   EXPECT_EQ(line["flops"].get_int64().value(), 2000);
   EXPECT_EQ(line["machine"].get_string().value(), options.machine);
@@ -174,6 +175,49 @@ TEST(CheckMemory, GivesTheSameRandomNumbersEverywhere) {
   EXPECT_NEAR(square / 1e5, 1, 0.02);
 }
 
+TEST(CheckMemory, MakesTheSameInputsOnAnyNumberOfThreads) {
+  const auto bytes = [](ThreadPool* pool) {
+    CheckMemory memory(pool);
+    Random random(1);
+    std::vector<std::byte> all;
+    const auto add = [&](const void* data, int64_t count) {
+      const auto* begin = static_cast<const std::byte*>(data);
+      all.insert(all.end(), begin, begin + count);
+    };
+    const auto x = memory.Normals<2>("x", DType::kBf16, {300, 700}, Access::kRead, random);
+    add(x.data, x.size() * 2);
+    for (const WeightFormat format : {WeightFormat::kFp8, WeightFormat::kMxfp4}) {
+      const Matrix w = memory.Weights("w", format, 3001, 768, random);
+      add(w.data, w.rows * w.row_bytes());
+    }
+    return all;
+  };
+  ThreadPool pool(3);
+  const std::vector<std::byte> alone = bytes(nullptr);
+  EXPECT_TRUE(alone == bytes(&pool));
+  // The two long parts of a matrix have numbers of their own.
+  const auto* fp8 = alone.data() + 300 * 700 * 2;
+  EXPECT_NE(std::memcmp(fp8, fp8 + (1 << 20), 1 << 20), 0);
+  EXPECT_FALSE(std::any_of(fp8, fp8 + 3001 * 768, [](std::byte b) {
+    return (b & std::byte{0x7f}) == std::byte{0x7f};  // NaN
+  }));
+}
+
+TEST(CheckMemory, SeesWhatNoRowHasWritten) {
+  CheckMemory memory;
+  const auto x = memory.Activations<1>("x", DType::kBf16, {40}, Access::kWrite);
+  const auto picks = memory.Array<int32_t, 1>("picks", {8}, Access::kWrite);
+  memory.Seal();
+  for (int64_t i = 0; i < 40; ++i) {
+    if (i != 17) x.Store(i, 1);
+  }
+  EXPECT_EQ(memory.Unwritten(), "x is NaN at 17");
+  x.Store(17, 1);
+  EXPECT_EQ(memory.Unwritten(), "picks is not written at 0");
+  for (int64_t i = 0; i < 8; ++i) picks(i) = -1;
+  EXPECT_EQ(memory.Unwritten(), "");
+}
+
 TEST(CheckMemory, KnowsWhichBytesMayBeWritten) {
   CheckMemory memory;
   const auto v = memory.Array<float, 1>("v", {8}, Access::kUpdate, [](int64_t i) { return i; });
@@ -185,7 +229,7 @@ TEST(CheckMemory, KnowsWhichBytesMayBeWritten) {
   const CheckMemory::Image image = memory.Snapshot();
   v(3) = -1;
   EXPECT_THAT(memory.Damage(), HasSubstr("of v, which is not its own"));
-  EXPECT_THAT(memory.Difference(image, memory.Snapshot()), HasSubstr("v differs at byte 1"));
+  EXPECT_THAT(memory.Difference(image), HasSubstr("v differs at byte 1"));
   EXPECT_EQ(Place(memory, &image)(v)(3), 3);
   memory.Restore();
   EXPECT_EQ(memory.Damage(), "");
@@ -238,6 +282,76 @@ TEST(Expect, ARoundingGivesWayOnlyNextToATie) {
   const Approx near = Round(Approx{1.00390624, 1e-5}, DType::kBf16);  // half a step above 1
   EXPECT_EQ(near.value, 1);
   EXPECT_EQ(near.slack, 0x1p-7);
+}
+
+// The sum of 32 products and `sum` with 13 bits below the largest of them.
+double E4m3Sum(std::span<const double> products, double sum) {
+  const auto unit_of = [](double v) { return std::exp2(std::floor(std::log2(v)) - 13); };
+  double largest = std::fabs(sum);
+  for (double p : products) largest = std::max(largest, std::fabs(p));
+  const double unit = unit_of(largest);
+  double exact = std::trunc(sum / unit);
+  for (double p : products) exact += std::trunc(p / unit);
+  const double last = unit_of(std::fabs(exact * unit) + 0x1p-100);
+  return std::trunc(exact * unit / last) * last;
+}
+
+TEST(Expect, SumsOfE4m3UnitsMayLoseWhatTheyCutOff) {
+  Random random(5);
+  double worst = 0, worst_of_f32 = 0;
+  for (int i = 0; i < 1000; ++i) {
+    DotProduct dot;
+    double sum = 0;
+    for (int64_t block = 0; block < 8; ++block) {
+      double part = 0;
+      for (int64_t begin = 0; begin < 128; begin += 32) {
+        std::vector<double> products;
+        for (int64_t c = 0; c < 32; ++c) {
+          const double x = ToGrid(random.Normal(), 4, -20), w = ToGrid(random.Normal(), 4, -20);
+          dot.Add({x, 0}, w);
+          products.push_back(x * w);
+        }
+        part = E4m3Sum(products, part);
+      }
+      sum += part;
+    }
+    const Approx allowed = dot.Total({true, true}, true), f32 = dot.Total({true, false}, true);
+    const double error = std::fabs(sum - allowed.value);
+    worst = std::max(worst, error / allowed.slack);
+    worst_of_f32 = std::max(worst_of_f32, error / f32.slack);
+    EXPECT_EQ(dot.Total({true, true}, false).slack, f32.slack);  // a product that is not quantised
+  }
+  EXPECT_LE(worst, 1);
+  EXPECT_GE(worst, 0.1);
+  EXPECT_GT(worst_of_f32, 2);  // f32's own tolerance would not do
+}
+
+TEST(TokensToCheck, AreAFewOfManyInARealSize) {
+  Random random(1);
+  for (int64_t tokens : {5, 6, 7, 8192}) {
+    for (int i = 0; i < 100; ++i) {
+      const std::vector<int64_t> sample = TokensToCheck(tokens, true, random);
+      ASSERT_EQ(sample.size(), 4u);
+      EXPECT_EQ(sample.front(), 0);
+      EXPECT_EQ(sample.back(), tokens - 1);
+      EXPECT_TRUE(std::adjacent_find(sample.begin(), sample.end(), std::greater_equal<int64_t>()) ==
+                  sample.end());
+    }
+  }
+  EXPECT_EQ(TokensToCheck(8192, false, random).size(), 8192u);
+  EXPECT_EQ(TokensToCheck(3, true, random).size(), 3u);
+}
+
+TEST(RunChecks, KeepsToTheCasesThatAreAskedFor) {
+  CheckOptions options;
+  options.op = "rms_norm";
+  options.name = "exact, in";
+  const auto report = RunChecks(options);
+  ASSERT_TRUE(report.ok());
+  ASSERT_FALSE(report.value().outcomes.empty());
+  for (const CheckOutcome& o : report.value().outcomes) {
+    EXPECT_EQ(o.name, "dim 512, exact, in place");
+  }
 }
 
 TEST(RunChecks, NamesUnknownOpsRowsAndFiles) {

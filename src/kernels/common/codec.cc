@@ -192,4 +192,12 @@ double Dot(const float* a, const float* b, int64_t count) {
   return sum;
 }
 
+float BlockedDot(const float* a, const float* b, int64_t count, int64_t block) {
+  float sum = 0;
+  for (int64_t begin = 0; begin < count; begin += block) {
+    sum += static_cast<float>(Dot(a + begin, b + begin, std::min(block, count - begin)));
+  }
+  return sum;
+}
+
 }  // namespace seacliff

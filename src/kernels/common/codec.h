@@ -33,5 +33,9 @@ void LoadEntry(const PagedView& view, int64_t page, int64_t slot, float* x);
 
 // Sum of a[i] * b[i] in double.
 double Dot(const float* a, const float* b, int64_t count);
+// The same of quantised activations: the sum of each `block` is one f32 value, and they add up in
+// f32 in ascending order. So the official kernels do it, whose blocks are exact (products of e4m3
+// values) or nearly so.
+float BlockedDot(const float* a, const float* b, int64_t count, int64_t block);
 
 }  // namespace seacliff

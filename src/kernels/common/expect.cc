@@ -80,6 +80,17 @@ double Allowance::Sum(int64_t terms) const {
   return static_cast<double>(std::min<int64_t>(terms, 128) + terms / 128 + 8) * 0x1p-23;
 }
 
+void DotProduct::EndE4m3Sum() {
+  const double end = std::fabs(block_);
+  int exponent = 0;
+  std::frexp(std::max(largest_, end), &exponent);
+  const double unit = std::ldexp(kE4m3SumUnit, exponent - 1);
+  // The terms, the sum so far and the new one lose between nothing and a unit each.
+  e4m3_square_ += (kE4m3SumTerms + 2) * unit * unit / 3;
+  largest_ = terms_ % 128 == 0 ? 0 : end;
+  if (terms_ % 128 == 0) block_ = 0;
+}
+
 Approx DotProduct::Total(Allowance a, bool blocked) const {
   const auto terms = static_cast<double>(terms_);
   // Partial sums stay within a few norms. A row rounds (or truncates) at each of some 32 steps of a
@@ -87,7 +98,8 @@ Approx DotProduct::Total(Allowance a, bool blocked) const {
   const double loose = (32 + terms / 128) * 0x1p-23 * (std::fabs(sum_) + 4 * std::sqrt(square_));
   const double strict = magnitude_ * (blocked ? (terms / 32 + 1) * 0x1p-24 : a.Sum(terms_));
   const double carried = std::min(carried_, 6 * std::sqrt(carried_square_));
-  return {sum_, carried + (a.loose ? loose : strict)};
+  const double units = a.e4m3_units && blocked ? 6 * std::sqrt(e4m3_square_) : 0;
+  return {sum_, carried + (a.loose ? loose : strict) + units};
 }
 
 double ToGrid(double x, int bits, int min_exponent) {
@@ -112,8 +124,6 @@ double DecodeE2m1(uint8_t code) {
       exponent == 0 ? mantissa / 2.0 : (1 + mantissa / 2.0) * std::exp2(exponent - 1);
   return (code & 8) != 0 ? -magnitude : magnitude;
 }
-
-void Append(Expect& to, const Expect& from) { to.insert(to.end(), from.begin(), from.end()); }
 
 Approx Round(Approx x, DType dtype) {
   x.slack += std::fabs(x.value) * 0x1p-24 + kTiny;
@@ -174,16 +184,23 @@ std::vector<double> WeightRow(const Matrix& w, int64_t row) {
   return out;
 }
 
-Expect MatMul(const Expect& x, const Matrix& w, Allowance a, bool quantised) {
+Expect MatMul(const Expect& x, const Matrix& w, Allowance a, bool quantised, ThreadPool* pool) {
   const auto tokens = static_cast<int64_t>(x.size()) / w.cols;
   Expect out(static_cast<size_t>(tokens * w.rows));
-  for (int64_t n = 0; n < w.rows; ++n) {
-    const std::vector<double> row = WeightRow(w, n);
-    for (int64_t t = 0; t < tokens; ++t) {
-      DotProduct dot;
-      for (int64_t c = 0; c < w.cols; ++c) dot.Add(x[t * w.cols + c], row[c]);
-      out[t * w.rows + n] = dot.Total(a, quantised);
+  const auto rows = [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      const std::vector<double> row = WeightRow(w, n);
+      for (int64_t t = 0; t < tokens; ++t) {
+        DotProduct dot;
+        for (int64_t c = 0; c < w.cols; ++c) dot.Add(x[t * w.cols + c], row[c]);
+        out[t * w.rows + n] = dot.Total(a, quantised);
+      }
     }
+  };
+  if (pool != nullptr) {
+    pool->For(w.rows, 64, rows);
+  } else {
+    rows(0, w.rows);
   }
   return out;
 }

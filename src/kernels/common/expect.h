@@ -8,6 +8,7 @@
 // carries on what it was given.
 #pragma once
 
+#include <algorithm>
 #include <span>
 #include <vector>
 
@@ -26,12 +27,20 @@ struct Allowance {
   // blocks of a product with block-scaled weights. Other rows sum in f32, in partial sums of 128,
   // on units that may truncate, and may leave out roundings where their contract says so.
   bool loose = false;
+  // The row adds up e4m3 products on sm_90's tensor cores, which keep few bits (kE4m3SumUnit).
+  bool e4m3_units = false;
 
   // Error of a sum of `terms` numbers of one sign, relative to it.
   double Sum(int64_t terms) const;
   // Relative error of a few operations or one function value.
   double Step() const { return loose ? 0x1p-20 : 0x1p-21; }
 };
+
+// Tensor cores of sm_90 add up 32 products of e4m3 and the sum so far in fixed point: all lose what
+// lies below 2^-13 of the largest one's power of two, and so does the new sum. Every block of 128
+// starts from zero.
+inline constexpr double kE4m3SumUnit = 0x1p-13;
+inline constexpr int kE4m3SumTerms = 32;
 
 // A sum of products. Roundings of partial sums walk at random, so that their error goes with the
 // norm of the products; errors that the factors bring along are independent, and six standard
@@ -45,13 +54,18 @@ class DotProduct {
     square_ += product * product;
     carried_ += error < 0 ? -error : error;
     carried_square_ += error * error;
-    ++terms_;
+    block_ += product;
+    largest_ = std::max(largest_, product < 0 ? -product : product);
+    if (++terms_ % kE4m3SumTerms == 0) EndE4m3Sum();
   }
   // `blocked`: ref adds up blocks of 32 or more in f32, as it does with quantised activations.
   Approx Total(Allowance a, bool blocked = false) const;
 
  private:
+  void EndE4m3Sum();
+
   double sum_ = 0, magnitude_ = 0, square_ = 0, carried_ = 0, carried_square_ = 0;
+  double block_ = 0, largest_ = 0, e4m3_square_ = 0;
   int64_t terms_ = 0;
 };
 
@@ -74,7 +88,10 @@ std::vector<double> Loaded(const Act<N>& a) {
   for (int64_t i = 0; i < a.size(); ++i) x[i] = a.Load(i);
   return x;
 }
-void Append(Expect& to, const Expect& from);
+template <typename T>
+void Append(std::vector<T>& to, const std::vector<T>& from) {
+  to.insert(to.end(), from.begin(), from.end());
+}
 
 // Rounds to bf16 or passes through f32.
 Approx Round(Approx x, DType dtype);
@@ -89,8 +106,10 @@ void QuantiseE2m1(std::span<Approx> x, Expect* scales = nullptr);
 
 // One row of weights in double.
 std::vector<double> WeightRow(const Matrix& w, int64_t row);
-// [tokens, w.rows] from x [tokens, w.cols]. `quantised`: x went through QuantiseE4m3.
-Expect MatMul(const Expect& x, const Matrix& w, Allowance a, bool quantised = false);
+// [tokens, w.rows] from x [tokens, w.cols]. `quantised`: x went through QuantiseE4m3. On the
+// threads of `pool`, if given.
+Expect MatMul(const Expect& x, const Matrix& w, Allowance a, bool quantised = false,
+              ThreadPool* pool = nullptr);
 
 // x / sqrt(mean(x^2) + eps) * weight (no weight: 1), not rounded.
 void RmsNorm(std::span<Approx> x, View<const Bf16, 1> weight, double eps, Allowance a);

@@ -235,10 +235,16 @@ double MeasureLoop(ThreadPool& pool) {
 }  // namespace
 
 double MachineLimits::best_gflops() const {
-  return std::max(f32_gflops, std::max(bf16_gflops, amx_gflops));
+  return std::max({f32_gflops, bf16_gflops, amx_gflops, mma_gflops});
 }
 
 std::string MachineLimits::Describe() const {
+  if (mma_gflops > 0) {
+    return fmt::format(
+        "reads {:.0f} GB/s; {:.0f} TFLOP/s by mma.sync of bf16; an empty launch in a graph costs "
+        "{:.2f} us",
+        read_gbps, mma_gflops / 1e3, loop_us);
+  }
   std::string text = fmt::format("reads {:.1f} GB/s; {:.0f} GFLOP/s in f32", read_gbps, f32_gflops);
   if (bf16_gflops > 0) text += fmt::format(", {:.0f} in bf16 dot products", bf16_gflops);
   if (amx_gflops > 0) text += fmt::format(", {:.0f} in AMX tiles", amx_gflops);
@@ -290,6 +296,10 @@ MachineLimits MeasureLimits(ThreadPool& pool) {
   limits.loop_us = MeasureLoop(pool);
   return limits;
 }
+
+#ifndef SEACLIFF_CUDA  // else in machine_limits.cu
+MachineLimits MeasureDeviceLimits(Device&) { return {}; }
+#endif
 
 }  // namespace seacliff
 #endif  // HWY_ONCE

@@ -1,7 +1,10 @@
 // Kernels of matmul.cuh and the choice among them.
 #include <algorithm>
+#include <vector>
 
 #include "kernels/common/matmul.cuh"
+#include "kernels/common/matmul_few.cuh"
+#include "kernels/linear/op.h"
 
 namespace seacliff::cuda {
 namespace {
@@ -32,8 +35,8 @@ __device__ inline ResultRows OutOfGroup(const Work& p, int64_t group) {
 
 // A warp for each token and 128 columns.
 __global__ void __launch_bounds__(kPrepareThreads)
-    PrepareKernel(const Bf16* x, int64_t items, int32_t cols, bool quantise, bool shuffle,
-                  Bf16* out) {
+    PrepareKernel(const Bf16* x, int64_t items, int32_t cols, bool quantise, bool wide,
+                  bool shuffle, Bf16* out) {
   const int lane = threadIdx.x % kWarp, blocks = (cols + 127) / 128;
   const int64_t item =
       static_cast<int64_t>(blockIdx.x) * (kPrepareThreads / kWarp) + threadIdx.x / kWarp;
@@ -43,7 +46,7 @@ __global__ void __launch_bounds__(kPrepareThreads)
 
   // ---- load: four neighbours, or, where they could stand askew, every 32nd value ----
   float v[4] = {};
-  if (shuffle) {
+  if (wide) {
     if (begin + 4 * lane < cols) {
       const uint2 two = *reinterpret_cast<const uint2*>(x + base + begin + 4 * lane);
       v[0] = LowOf(two.x);
@@ -70,20 +73,23 @@ __global__ void __launch_bounds__(kPrepareThreads)
   }
 
   // ---- store ----
-  if (!shuffle) {
+  if (!wide) {
     for (int i = 0; i < 4; ++i) {
       const int column = begin + lane + 32 * i;
       if (column < cols) Store(out + base + column, v[i]);
     }
     return;
   }
-  // Even lanes have values 0 to 3 of eight and write 0 4 1 5, odd lanes 4 to 7 and 2 6 3 7.
-  const bool odd = lane % 2 != 0;
   const uint32_t low = Bf16Pair(v[0], v[1]);
   const uint32_t high = Bf16Pair(v[2], v[3]);
-  const uint32_t other = __shfl_xor_sync(0xffffffffu, odd ? low : high, 1);
-  const uint32_t front = odd ? other : low, back = odd ? high : other;
-  const uint2 two = make_uint2(__byte_perm(front, back, 0x5410), __byte_perm(front, back, 0x7632));
+  uint2 two = make_uint2(low, high);
+  if (shuffle) {
+    // Even lanes have values 0 to 3 of eight and write 0 4 1 5, odd lanes 4 to 7 and 2 6 3 7.
+    const bool odd = lane % 2 != 0;
+    const uint32_t other = __shfl_xor_sync(0xffffffffu, odd ? low : high, 1);
+    const uint32_t front = odd ? other : low, back = odd ? high : other;
+    two = make_uint2(__byte_perm(front, back, 0x5410), __byte_perm(front, back, 0x7632));
+  }
   if (begin + 4 * lane < cols) {
     *reinterpret_cast<uint2*>(out + base + begin + 4 * lane) = two;
   }
@@ -233,20 +239,15 @@ void LaunchPlain(Context& k, const char* op, const Work& p, int64_t groups) {
   Launch(k, op, PlainKernel<kFormat>, grid, kSmallThreads, 0, p);
 }
 
-}  // namespace
-
-void Prepare(Context& k, const char* op, const Bf16* x, int64_t tokens, int64_t cols, bool quantise,
-             bool shuffle, Bf16* out) {
-  const int64_t items = tokens * CeilDiv(cols, 128);
-  const dim3 grid(static_cast<uint32_t>(CeilDiv(items, kPrepareThreads / kWarp)));
-  Launch(k, op, PrepareKernel, grid, kPrepareThreads, 0, x, items, cols, quantise, shuffle, out);
+// Whether kernels that read 16 bytes at a time can take it.
+bool IsFast(const Product& p) {
+  return CanStream(p.w) && Aligned16(p.x) && p.x_stride % 8 == 0 && p.x_step % 8 == 0;
 }
 
-void Multiply(Context& k, const char* op, const Product& p, bool quantise) {
-  if (p.tokens == 0 || p.w.rows == 0) return;
+void MultiplyOne(Context& k, const char* op, const Product& p) {
+  if (p.w.rows == 0) return;
   const int64_t cols = p.w.cols;
-  const bool fast = CanStream(p.w) && Aligned16(p.x) && p.x_stride % 8 == 0 && p.x_step % 8 == 0;
-  const bool shuffle = fast && (quantise || p.w.format == WeightFormat::kMxfp4);
+  const bool fast = IsFast(p), shuffle = fast && p.w.format == WeightFormat::kMxfp4;
   Work work;
   work.w = static_cast<const uint8_t*>(p.w.data);
   work.scales = reinterpret_cast<const uint8_t*>(p.w.scales);
@@ -261,10 +262,11 @@ void Multiply(Context& k, const char* op, const Product& p, bool quantise) {
               Aligned16(p.out) && p.out_stride % step == 0 && p.out_step % step == 0};
   work.out_step = p.out_step;
 
-  if (quantise || shuffle) {
-    auto* prepared = static_cast<Bf16*>(k.device()->Workspace(p.tokens * p.groups * cols * 2));
+  if (p.quantise || shuffle) {
+    auto* prepared =
+        static_cast<Bf16*>(k.device()->Workspace(linear::CudaWorkspace(p.tokens * p.groups, cols)));
     if (prepared == nullptr) return;  // the device holds the error
-    Prepare(k, op, p.x, p.tokens * p.groups, cols, quantise, shuffle, prepared);
+    Prepare(k, op, p.x, p.tokens * p.groups, cols, p.quantise, shuffle, prepared);
     work.x = prepared;
   }
   switch (p.w.format) {
@@ -274,13 +276,47 @@ void Multiply(Context& k, const char* op, const Product& p, bool quantise) {
       return fast ? LaunchFast<Form::kBf16>(k, op, work, p.groups)
                   : LaunchPlain<WeightFormat::kBf16>(k, op, work, p.groups);
     case WeightFormat::kFp8:
-      if (!fast) return LaunchPlain<WeightFormat::kFp8>(k, op, work, p.groups);
-      return shuffle ? LaunchFast<Form::kFp8Shuffled>(k, op, work, p.groups)
-                     : LaunchFast<Form::kFp8>(k, op, work, p.groups);
+      return fast ? LaunchFast<Form::kFp8>(k, op, work, p.groups)
+                  : LaunchPlain<WeightFormat::kFp8>(k, op, work, p.groups);
     case WeightFormat::kMxfp4:
       return fast ? LaunchFast<Form::kMxfp4>(k, op, work, p.groups)
                   : LaunchPlain<WeightFormat::kMxfp4>(k, op, work, p.groups);
   }
+}
+
+}  // namespace
+
+void Prepare(Context& k, const char* op, const Bf16* x, int64_t tokens, int64_t cols, bool quantise,
+             bool shuffle, Bf16* out) {
+  const int64_t items = tokens * CeilDiv(cols, 128);
+  const dim3 grid(static_cast<uint32_t>(CeilDiv(items, kPrepareThreads / kWarp)));
+  const bool wide = cols % 8 == 0 && Aligned16(x) && Aligned16(out);
+  Launch(k, op, PrepareKernel, grid, kPrepareThreads, 0, x, items, cols, quantise, wide, shuffle,
+         out);
+}
+
+void Multiply(Context& k, const char* op, std::span<const Product> products) {
+  std::vector<FewPart> parts;
+  bool few = true;
+  for (const Product& p : products) {
+    if (p.tokens == 0) return;
+    few =
+        few && IsFew(p.tokens, p.w.cols) && IsFast(p) &&
+        (p.w.format == WeightFormat::kFp8 || (p.w.format == WeightFormat::kBf16 && !p.quantise)) &&
+        (products.size() == 1 || p.groups == 1);
+    const int64_t rows = p.w.rows / p.groups;
+    for (int64_t g = 0; g < p.groups && rows > 0; ++g) {
+      auto* out = static_cast<char*>(p.out) + g * p.out_step * (p.f32 ? 4 : 2);
+      parts.push_back({p.w, g * rows, rows, out, p.out_stride, p.f32, p.quantise});
+    }
+  }
+  if (!few || parts.empty() || parts.size() > kFewMostParts) {
+    for (const Product& p : products) MultiplyOne(k, op, p);
+    return;
+  }
+  const Product& first = products.front();
+  const int64_t step = first.groups == 1 ? 0 : first.x_step;
+  MultiplyFew(k, op, {parts, first.x, first.x_stride, step, first.tokens});
 }
 
 }  // namespace seacliff::cuda

@@ -3,6 +3,8 @@
 // plain one that takes what the others cannot.
 #pragma once
 
+#include <span>
+
 #include "kernels/common/matmul_tile.cuh"
 
 namespace seacliff::cuda {
@@ -17,11 +19,13 @@ struct Product {
   void* out = nullptr;
   int64_t out_stride = 0, out_step = 0;
   bool f32 = false;  // out; else bf16
+  // x goes through e4m3 as in kernels/linear/op.h; it is then contiguous, [tokens, groups, cols].
+  bool quantise = false;
 };
 
-// `quantise`: x goes through e4m3 as in kernels/linear/op.h; it is then contiguous and groups is 1.
-// Uses the workspace if `quantise` is set or w is kMxfp4.
-void Multiply(Context& k, const char* op, const Product& p, bool quantise);
+// Products of one x. Uses the workspace if x is quantised or a w is kMxfp4.
+void Multiply(Context& k, const char* op, std::span<const Product> products);
+inline void Multiply(Context& k, const char* op, const Product& p) { Multiply(k, op, {&p, 1}); }
 
 // Whether weights of this format and width can be read 16 bytes at a time from `data` on.
 inline bool CanStream(const Matrix& w) {

@@ -10,13 +10,14 @@
 #pragma once
 
 #include "kernels/common/cuda.cuh"
+#include "kernels/common/mhc.h"
 
 namespace seacliff::cuda::mhc {
 
 inline constexpr int kStreams = 4;
 inline constexpr int kMixWidth = kStreams + kStreams * kStreams;  // post, then C row by row
-inline constexpr int kPiece = 32;                                 // columns of each stream
-inline constexpr int kGroup = 8;                                  // pieces
+inline constexpr int kPiece = kMhcPiece;                          // columns of each stream
+inline constexpr int kGroup = kMhcGroup;                          // pieces
 inline constexpr int kTileTokens = 16;
 inline constexpr int64_t kMaxDim = 8192;
 inline constexpr int kMaxGroups = kMaxDim / (kPiece * kGroup);
@@ -77,9 +78,16 @@ __device__ inline float SquareSum(const Words& x) {
 struct SplitWeights {
   Words part[3];
 };
-__device__ inline SplitWeights Split(const float* from) {
-  const float4 a = __ldg(reinterpret_cast<const float4*>(from));
-  const float4 b = __ldg(reinterpret_cast<const float4*>(from) + 1);
+struct Eight {
+  float4 a, b;
+};
+// Not by __ldg: the compiler takes that for a load that may come after WaitForEarlier.
+__device__ inline Eight LoadEight(const float* from) {
+  const auto* four = reinterpret_cast<const float4*>(from);
+  return {four[0], four[1]};
+}
+__device__ inline SplitWeights Split(const Eight& weights) {
+  const float4 a = weights.a, b = weights.b;
   float rest[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
   SplitWeights split;
 #pragma unroll
@@ -118,18 +126,24 @@ template <int kRows, bool kPost>
 __global__ void __launch_bounds__(kStreams* kWarp) SumPieces(const SumsParams p) {
   __shared__ float parts[kStreams][kTileTokens][kSlot<kRows>];
 
+  LetNextStart();
   const int stream = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int64_t column = int64_t{blockIdx.x} * kPiece + lane % 4 * 8;
   const int64_t first = int64_t{blockIdx.y} * kTileTokens;
 
-  SplitWeights fn[kTiles<kRows>] = {};
+  Eight weights[kTiles<kRows>] = {};
 #pragma unroll
   for (int tile = 0; tile < kTiles<kRows>; ++tile) {
     const int row = tile * 8 + lane / 4;
-    if (row < kRows) fn[tile] = Split(p.fn + (int64_t{row} * kStreams + stream) * p.dim + column);
+    if (row < kRows) {
+      weights[tile] = LoadEight(p.fn + (int64_t{row} * kStreams + stream) * p.dim + column);
+    }
   }
+  WaitForEarlier();
 
-  Words x[2] = {};
+  // All loads of both tokens before the first use.
+  Words x[2] = {}, y[2] = {}, in[2][kStreams] = {};
+  float c[2][kStreams] = {}, post[2] = {};
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     const int64_t token = first + lane / 4 + 8 * h;
@@ -138,26 +152,29 @@ __global__ void __launch_bounds__(kStreams* kWarp) SumPieces(const SumsParams p)
     if constexpr (!kPost) {
       x[h] = LoadWords(at + stream * p.dim);
     } else {
-      const Words y = LoadWords(p.y + token * p.dim + column);
-      Words in[kStreams];
-      float c[kStreams];
       const float* mix = p.mix + token * p.mix_stride;
-      const float post = mix[stream];
+      y[h] = LoadWords(p.y + token * p.dim + column);
+      post[h] = mix[stream];
 #pragma unroll
       for (int j = 0; j < kStreams; ++j) {
-        in[j] = LoadWords(at + j * p.dim);
-        c[j] = mix[kStreams + j * kStreams + stream];
+        in[h][j] = LoadWords(at + j * p.dim);
+        c[h][j] = mix[kStreams + j * kStreams + stream];
       }
+    }
+  }
+  if constexpr (kPost) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         float low[kStreams], high[kStreams];
 #pragma unroll
         for (int j = 0; j < kStreams; ++j) {
-          low[j] = LowOf(in[j].w[i]);
-          high[j] = HighOf(in[j].w[i]);
+          low[j] = LowOf(in[h][j].w[i]);
+          high[j] = HighOf(in[h][j].w[i]);
         }
-        x[h].w[i] =
-            Bf16Pair(Posted(LowOf(y.w[i]), post, low, c), Posted(HighOf(y.w[i]), post, high, c));
+        x[h].w[i] = Bf16Pair(Posted(LowOf(y[h].w[i]), post[h], low, c[h]),
+                             Posted(HighOf(y[h].w[i]), post[h], high, c[h]));
       }
     }
   }
@@ -175,7 +192,7 @@ __global__ void __launch_bounds__(kStreams* kWarp) SumPieces(const SumsParams p)
 #pragma unroll
   for (int tile = 0; tile < kTiles<kRows>; ++tile) {
     float d[4];
-    Multiply(d, x, fn[tile]);
+    Multiply(d, x, Split(weights[tile]));
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       parts[stream][lane / 4 + i / 2 * 8][tile * 8 + lane % 4 * 2 + i % 2] = d[i];
@@ -211,6 +228,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, 16 / kWarps) SumGroups(const Su
   const int64_t pieces = p.dim / kPiece, begin = int64_t{blockIdx.x} * kGroup;
   const int64_t end = min(begin + kGroup, pieces);
 
+  LetNextStart();
   const auto stage = [&](int64_t piece, int buffer) {
     for (int i = threadIdx.x; i < kStreams * kTiles<kRows> * kWarp; i += kWarps * kWarp) {
       const int of = i % kWarp, tile = i / kWarp % kTiles<kRows>,
@@ -218,7 +236,8 @@ __global__ void __launch_bounds__(kWarps* kWarp, 16 / kWarps) SumGroups(const Su
       const int row = tile * 8 + of / 4;
       SplitWeights fn = {};
       if (row < kRows) {
-        fn = Split(p.fn + (int64_t{row} * kStreams + stream) * p.dim + piece * kPiece + of % 4 * 8);
+        fn = Split(LoadEight(p.fn + (int64_t{row} * kStreams + stream) * p.dim + piece * kPiece +
+                             of % 4 * 8));
       }
 #pragma unroll
       for (int q = 0; q < 3; ++q) {
@@ -227,6 +246,8 @@ __global__ void __launch_bounds__(kWarps* kWarp, 16 / kWarps) SumGroups(const Su
       }
     }
   };
+  stage(begin, 0);
+  WaitForEarlier();
   if constexpr (kPost) {
     auto* to = reinterpret_cast<float*>(mix);
     for (int i = threadIdx.x; i < kBlockTokens * kMixWidth; i += kWarps * kWarp) {
@@ -234,7 +255,6 @@ __global__ void __launch_bounds__(kWarps* kWarp, 16 / kWarps) SumGroups(const Su
       if (token < p.tokens) to[i] = p.mix[token * p.mix_stride + i % kMixWidth];
     }
   }
-  stage(begin, 0);
 
   float total[kTiles<kRows>][4] = {}, total_square[2] = {};
   for (int64_t piece = begin; piece < end; ++piece) {
@@ -339,7 +359,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, 16 / kWarps) SumGroups(const Su
 
 // More tokens than this are summed by groups. Blocks of 128 tokens read fn half as often as those
 // of 64, but a device must have enough of them.
-inline constexpr int64_t kFewTokens = 512, kManyTokens = 2048;
+inline constexpr int64_t kFewTokens = kMhcFewTokens, kManyTokens = 2048;
 
 struct Parts {
   float* sums;
@@ -351,9 +371,9 @@ template <int kRows, bool kPost>
 Parts LaunchSums(Context& k, const char* op, SumsParams p) {
   const int64_t pieces = p.dim / kPiece, groups = CeilDiv(pieces, kGroup);
   const bool few = p.tokens <= kFewTokens;
-  const Parts parts = {static_cast<float*>(k.device()->Workspace(
-                           p.tokens * (few ? pieces : groups) * kSlot<kRows> * 4)),
-                       static_cast<int>(few ? pieces : groups), few ? kGroup : 1};
+  const Parts parts = {
+      static_cast<float*>(k.device()->Workspace(MhcCudaWorkspace(p.tokens, p.dim, kRows))),
+      static_cast<int>(few ? pieces : groups), few ? kGroup : 1};
   p.sums = parts.sums;
   if (p.sums == nullptr) {
     k.Fail(k.device()->TakeError());
@@ -364,7 +384,8 @@ Parts LaunchSums(Context& k, const char* op, SumsParams p) {
                 static_cast<unsigned>(CeilDiv(tokens, each)));
   };
   if (few) {
-    Launch(k, op, SumPieces<kRows, kPost>, blocks(p.tokens, kTileTokens), kStreams * kWarp, 0, p);
+    LaunchOverlapped(k, op, SumPieces<kRows, kPost>, blocks(p.tokens, kTileTokens),
+                     kStreams * kWarp, 0, p);
   } else if (p.tokens <= kManyTokens) {
     Launch(k, op, SumGroups<kRows, kPost, 4>, blocks(p.tokens, 64), 4 * kWarp, 0, p);
   } else {

@@ -79,14 +79,30 @@ __global__ void __launch_bounds__(kThreads + kWarp, kThreads > 256 ? 2 : 3)
   __shared__ float groups[kMaxGroups][kSlot<kRows>];
   __shared__ float squares[kThreads / kWarp];
 
+  LetNextStart();
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   // The last tokens first: their streams are still in the cache.
   const int64_t row = gridDim.x - 1 - blockIdx.x;
   const int64_t token = p.rows == nullptr ? row : p.rows[row];
 
+  // What no launch writes.
+  const float base = lane < kRows ? p.base[lane] : 0;
+  const float scale = lane >= kRows ? 0
+                                    : p.scale[lane < kStreams       ? 0
+                                              : lane < 2 * kStreams ? 1
+                                                                    : 2];
+  const bool collapses = warp < kThreads / kWarp;
+  Words weights[kChunks] = {};
+#pragma unroll
+  for (int i = 0; i < kChunks; ++i) {
+    const int64_t column = (int64_t{i} * kThreads + threadIdx.x) * 8;
+    if (collapses && column < p.dim) weights[i] = LoadWords(p.weight + column);
+  }
+  WaitForEarlier();
+
   // What does not wait for the sums.
   Words v[kChunks][kStreams] = {};
-  if (warp < kThreads / kWarp) {
+  if (collapses) {
 #pragma unroll
     for (int i = 0; i < kChunks; ++i) {
       const int64_t column = (int64_t{i} * kThreads + threadIdx.x) * 8;
@@ -97,34 +113,41 @@ __global__ void __launch_bounds__(kThreads + kWarp, kThreads > 256 ? 2 : 3)
       }
     }
   }
-  const float base = lane < kRows ? p.base[lane] : 0;
-  const float scale = lane >= kRows ? 0
-                                    : p.scale[lane < kStreams       ? 0
-                                              : lane < 2 * kStreams ? 1
-                                                                    : 2];
 
-  // Groups, then their sum; lane i of every warp holds sum i.
+  // Groups, then their sum; lane i of every warp holds sum i. Two groups at a time are on their
+  // way.
+  constexpr int kWarps = kThreads / kWarp + 1;
   const int count = (p.parts + p.per_group - 1) / p.per_group;
   const bool used = lane < kRows || lane == kSquares<kRows>;
-  for (int group = warp; group < count && used; group += kThreads / kWarp + 1) {
-    const int begin = group * p.per_group, end = min(begin + p.per_group, p.parts);
-    const float* from = p.sums + (token * p.parts + begin) * kSlot<kRows> + lane;
-    float sum = 0;
-#pragma unroll 8
-    for (int i = 0; i < end - begin; ++i) {
-      sum = __fadd_rn(sum, from[i * kSlot<kRows>]);
+  const float* of_token = p.sums + token * p.parts * kSlot<kRows> + lane;
+  for (int first = warp; first < count && used; first += 2 * kWarps) {
+    float part[2][kGroup];
+#pragma unroll
+    for (int b = 0; b < 2; ++b) {
+#pragma unroll
+      for (int i = 0; i < kGroup; ++i) {
+        const int at = (first + b * kWarps) * p.per_group + i;
+        part[b][i] = i < p.per_group && at < p.parts ? of_token[at * kSlot<kRows>] : 0.0f;
+      }
     }
-    groups[group][lane] = sum;
+#pragma unroll
+    for (int b = 0; b < 2; ++b) {
+      float sum = 0;
+#pragma unroll
+      for (float v : part[b]) sum = __fadd_rn(sum, v);
+      if (first + b * kWarps < count) groups[first + b * kWarps][lane] = sum;
+    }
   }
   __syncthreads();
   float total = 0;
-  for (int group = 0; group < count && used; ++group) total += groups[group][lane];
+#pragma unroll 8
+  for (int group = 0; group < count; ++group) total += used ? groups[group][lane] : 0.0f;
   __syncwarp();
   const float square = __shfl_sync(0xffffffffu, total, kSquares<kRows>);
   const float norm = 1.0f / sqrtf(square / static_cast<float>(kStreams * p.dim) + p.norm_eps);
   const float value = total * norm * scale + base;
 
-  if (warp == kThreads / kWarp) {
+  if (!collapses) {
     if constexpr (kBoundary) WriteMix(value, p, p.mix + token * p.mix_stride);
     return;
   }
@@ -162,12 +185,11 @@ __global__ void __launch_bounds__(kThreads + kWarp, kThreads > 256 ? 2 : 3)
   for (int i = 0; i < kChunks; ++i) {
     const int64_t column = (int64_t{i} * kThreads + threadIdx.x) * 8;
     if (column >= p.dim) continue;
-    const Words w = LoadWords(p.weight + column);
     Words out;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      out.w[j] = Bf16Pair(LowOf(x[i].w[j]) * x_norm * LowOf(w.w[j]),
-                          HighOf(x[i].w[j]) * x_norm * HighOf(w.w[j]));
+      out.w[j] = Bf16Pair(LowOf(x[i].w[j]) * x_norm * LowOf(weights[i].w[j]),
+                          HighOf(x[i].w[j]) * x_norm * HighOf(weights[i].w[j]));
     }
     StoreWords(p.x + row * p.dim + column, out);
   }
@@ -178,7 +200,13 @@ void LaunchFinish(Context& k, const char* op, int64_t rows, const FinishParams& 
   if (!k.ok()) return;  // no memory for the sums
   const bool narrow = p.dim <= kMaxDim / 2;
   const auto kernel = narrow ? Finish<kRows, 256> : Finish<kRows, 512>;
-  Launch(k, op, kernel, static_cast<unsigned>(rows), (narrow ? 256 : 512) + kWarp, 0, p);
+  const dim3 grid(static_cast<unsigned>(rows)), block((narrow ? 256 : 512) + kWarp);
+  // Many blocks that wait would stand in the way of those that they wait for.
+  if (rows > kFewTokens) {
+    Launch(k, op, kernel, grid, block, 0, p);
+  } else {
+    LaunchOverlapped(k, op, kernel, grid, block, 0, p);
+  }
 }
 
 }  // namespace seacliff::cuda::mhc

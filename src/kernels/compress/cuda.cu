@@ -1,5 +1,6 @@
-// cuda row of compress: a block of threads for each token that finishes a block, then a second
-// kernel for the kept rows, which the first one still reads as they were.
+// cuda row of compress: a block of threads for each token, which pools the block that the token
+// finishes. Rows are kept once the tokens of their sequence have read what was kept before: for the
+// tokens of a decode step in the same launch, else in a second one.
 #include "kernels/common/cuda.cuh"
 #include "kernels/compress/op.h"
 #include "kernels/index_query/rows.cuh"
@@ -10,7 +11,9 @@ namespace {
 using namespace cuda;  // NOLINT: the frame of every CUDA row
 
 constexpr int kMaxThreads = 1024;
-constexpr int kBatch = 8;  // members read at a time
+constexpr int kBatch = 8;           // members read at a time
+constexpr int64_t kFewTokens = 64;  // at most in one launch
+constexpr int kMaxOwn = 2;          // columns of a thread then
 
 // ---- types ----
 
@@ -29,6 +32,7 @@ struct Params {
   std::byte* entries;
   int64_t page_bytes, page_count;
   int32_t page_len, row_bytes, scale_bytes;  // of an entry's values and of its scales
+  uint32_t* tickets;                         // Device::counters; one for each sequence
 };
 
 // The softmax over some members of a column, so far: sum and value are relative to e^top.
@@ -45,25 +49,26 @@ __device__ Pooled Pool(const Params& a, int32_t low, int32_t high, int32_t begin
   // A member of the block before gives its first half, one of the block itself its last.
   const int last = a.width - a.dim + column;
   Pooled pooled = {-INFINITY, 0, 0};
+  int32_t kept = low % a.state_rows;  // where a member is or would be kept
   for (int32_t from = low; from < high; from += kBatch) {
-    float keys[kBatch], gates[kBatch], top = pooled.top;
+    // Addresses are chosen, not branches taken, so that all loads are on their way together.
+    float keys[kBatch], gates[kBatch], apes[kBatch], top = pooled.top;
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      const int32_t p = from + i;
+      const int32_t p = min(from + i, high - 1);
+      const bool here = p >= first_position;
       const int c = p < begin ? column : last;
-      keys[i] = 0;
-      gates[i] = -INFINITY;
-      if (p >= high) continue;
-      if (p >= first_position) {
-        const int64_t token = first_token + p - first_position;
-        keys[i] = a.keys[token * a.key_stride + c];
-        const int32_t place = p < begin ? p - begin + a.ratio : p - begin;  // p mod ratio
-        gates[i] = a.gates[token * a.gate_stride + c] + a.ape[place * a.ape_stride + c];
-      } else {
-        const float* row = a.state + slot * a.slot_stride + p % a.state_rows * a.row_stride + c;
-        keys[i] = row[0];
-        gates[i] = row[a.gate_offset];
-      }
+      const int64_t token = first_token + p - first_position;
+      const float* row = a.state + slot * a.slot_stride + int64_t{kept} * a.row_stride + c;
+      const int32_t place = p < begin ? p - begin + a.ratio : p - begin;  // p mod ratio
+      keys[i] = *(here ? a.keys + token * a.key_stride + c : row);
+      gates[i] = *(here ? a.gates + token * a.gate_stride + c : row + a.gate_offset);
+      apes[i] = here ? a.ape[place * a.ape_stride + c] : 0;
+      if (from + i + 1 < high) kept = kept + 1 == a.state_rows ? 0 : kept + 1;
+    }
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      gates[i] = from + i < high ? gates[i] + apes[i] : -INFINITY;
     }
 #pragma unroll
     for (const float gate : gates) top = fmaxf(top, gate);
@@ -83,7 +88,7 @@ __device__ Pooled Pool(const Params& a, int32_t low, int32_t high, int32_t begin
 
 // Two values of each thread; a warp has a group of 64. The last one has those that are rotated.
 __device__ void StoreKv(const Params& a, const float* row, std::byte* page, int slot,
-                        int64_t position) {
+                        int64_t position, const float (&frequencies)[2]) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, groups = a.dim / 64 - 1;
   if (warp > groups) return;
   std::byte* values = page + static_cast<int64_t>(slot) * a.row_bytes;
@@ -92,7 +97,7 @@ __device__ void StoreKv(const Params& a, const float* row, std::byte* page, int 
   float v[2] = {row[64 * warp + 2 * lane], row[64 * warp + 2 * lane + 1]};
   if (warp == groups) {
     float2 turns[1];
-    Turns<2>(position, a.frequencies + lane, turns);
+    Turns<2>(position, frequencies, turns);
     RotateValues<2>(turns, v);
     StoreValues<2>(reinterpret_cast<Bf16*>(values + 64 * groups) + 2 * lane, v);
     if (lane < a.scale_bytes - groups) scales[groups + lane] = std::byte{0};
@@ -111,7 +116,7 @@ __device__ void StoreKv(const Params& a, const float* row, std::byte* page, int 
 
 // The first warp, four values a lane.
 __device__ void StoreIndex(const Params& a, const float* row, std::byte* page, int slot,
-                           int64_t position) {
+                           int64_t position, const float (&frequencies)[2]) {
   const int lane = threadIdx.x;
   if (lane >= kWarp) return;
   float v[4];
@@ -120,7 +125,7 @@ __device__ void StoreIndex(const Params& a, const float* row, std::byte* page, i
   const int rotated = 4 * lane - (128 - kRotated);
   if (rotated >= 0) {
     float2 turns[2];
-    Turns<4>(position, a.frequencies + rotated / 2, turns);
+    Turns<4>(position, frequencies, turns);
     RotateValues<4>(turns, v);
   }
 #pragma unroll
@@ -145,32 +150,103 @@ __device__ void StoreIndex(const Params& a, const float* row, std::byte* page, i
 
 // ---- kernels ----
 
-// Thread (part, column): a part of the members of a column. Parts add up in their order.
-template <bool kIndex>
-__global__ void __launch_bounds__(kMaxThreads) Emit(Params a) {
-  const int64_t token = blockIdx.x;
-  const int32_t position = a.positions[token];
-  if ((position + 1) % a.ratio != 0) return;
+// Where a position's row is kept for later blocks.
+__device__ inline float* RowOf(const Params& a, int32_t position, int64_t slot) {
+  return a.state + slot * a.slot_stride + position % a.state_rows * a.row_stride;
+}
 
+// All threads of a block.
+__device__ inline void KeepRow(const Params& a, int64_t token, int32_t position, int64_t slot) {
+  float* row = RowOf(a, position, slot);
+  const float* keys = a.keys + token * a.key_stride;
+  const float* gates = a.gates + token * a.gate_stride;
+  const float* ape = a.ape + position % a.ratio * a.ape_stride;
+  for (int c = static_cast<int>(threadIdx.x); c < a.width; c += static_cast<int>(blockDim.x)) {
+    row[c] = keys[c];
+    row[a.gate_offset + c] = gates[c] + ape[c];
+  }
+}
+
+// Whether the blocks of a sequence's other tokens have come here too.
+__device__ inline bool LastOfSequence(uint32_t* ticket, uint32_t tokens) {
+  __shared__ bool last;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    uint32_t before;
+    asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;\n"
+                 : "=r"(before)
+                 : "l"(ticket)
+                 : "memory");
+    last = before == tokens - 1;
+    if (last) *ticket = 0;  // for the next kernel
+  }
+  __syncthreads();
+  return last;
+}
+
+// Thread (part, column): a part of the members of a column. Parts add up in their order. kKeep:
+// this launch keeps the rows too.
+template <bool kIndex, bool kKeep>
+__global__ void __launch_bounds__(kMaxThreads) Emit(const Params a) {
   __shared__ Pooled parts[kMaxThreads];
   __shared__ float row[kMaxThreads];
   __shared__ float scratch[kWarp];
 
-  const int32_t block = position / a.ratio, begin = block * a.ratio;
-  const int64_t seq = a.seq_of[token];
-  const int64_t page = a.pages[seq * a.pages_stride + begin / kPageTokens];
-  if (page < 0 || page >= a.page_count) return;
-  const int64_t first_token = a.seq_begin[seq];
-  const int32_t first_position = a.positions[first_token];
-  const int32_t from = max(0, begin - (a.width / a.dim - 1) * a.ratio);
-
+  // What no step writes.
+  LetNextStart();
+  const int64_t token = blockIdx.x;
   const int threads = static_cast<int>(blockDim.x), count = threads / a.dim;
   const int column = static_cast<int>(threadIdx.x) % a.dim;
   const int part = static_cast<int>(threadIdx.x) / a.dim;
-  const int32_t members = (position + 1 - from + count - 1) / count;
-  const int32_t low = from + part * members;
-  parts[threadIdx.x] = Pool(a, low, min(low + members, position + 1), begin, column, first_position,
-                            first_token, a.slots[seq]);
+  const float weight = Load(a.weight + column);
+  const int lane = threadIdx.x % kWarp;  // of the warp whose values are rotated
+  const int pair = kIndex ? max(0, 2 * lane - (128 - kRotated) / 2) : lane;
+  const float frequencies[2] = {a.frequencies[pair], a.frequencies[kIndex ? pair + 1 : pair]};
+  WaitForEarlier();
+
+  const int32_t position = a.positions[token];
+  // The token's own row, early: it may be all that there is to do.
+  float own_keys[kMaxOwn] = {}, own_gates[kMaxOwn] = {};
+#pragma unroll
+  for (int i = 0; kKeep && i < kMaxOwn; ++i) {
+    const int c = static_cast<int>(threadIdx.x) + i * threads;
+    if (c >= a.width) break;
+    own_keys[i] = a.keys[token * a.key_stride + c];
+    own_gates[i] =
+        a.gates[token * a.gate_stride + c] + a.ape[position % a.ratio * a.ape_stride + c];
+  }
+  const bool ends = (position + 1) % a.ratio == 0;
+  if (!kKeep && !ends) return;
+  const int64_t seq = a.seq_of[token];
+  const int64_t first_token = a.seq_begin[seq], slot_of_seq = a.slots[seq];
+  const int32_t first_position = a.positions[first_token];
+  const int32_t block = position / a.ratio, begin = block * a.ratio;
+  const int32_t from = max(0, begin - (a.width / a.dim - 1) * a.ratio);
+  const int64_t page = ends ? a.pages[seq * a.pages_stride + begin / kPageTokens] : -1;
+  if (ends) {
+    const int32_t members = (position + 1 - from + count - 1) / count;
+    const int32_t low = from + part * members;
+    parts[threadIdx.x] = Pool(a, low, min(low + members, position + 1), begin, column,
+                              first_position, first_token, slot_of_seq);
+  }
+  if constexpr (kKeep) {
+    const int64_t end_token = a.seq_begin[seq + 1];
+    if (end_token - first_token == 1) {
+      float* row_of_token = RowOf(a, position, slot_of_seq);  // not among those that were pooled
+#pragma unroll
+      for (int i = 0; i < kMaxOwn; ++i) {
+        const int c = static_cast<int>(threadIdx.x) + i * threads;
+        if (c >= a.width) break;
+        row_of_token[c] = own_keys[i];
+        row_of_token[a.gate_offset + c] = own_gates[i];
+      }
+    } else if (LastOfSequence(a.tickets + seq, static_cast<uint32_t>(end_token - first_token))) {
+      for (int64_t t = max(first_token, end_token - a.state_rows); t < end_token; ++t) {
+        KeepRow(a, t, a.positions[t], slot_of_seq);
+      }
+    }
+  }
+  if (page < 0 || page >= a.page_count) return;
   __syncthreads();
 
   float v = 0;
@@ -187,31 +263,26 @@ __global__ void __launch_bounds__(kMaxThreads) Emit(Params a) {
   }
   const float mean = BlockSum(v * v, scratch) / static_cast<float>(a.dim);
   const float norm = 1.0f / sqrtf(mean + a.eps);
-  if (part == 0) row[column] = RoundBf16(__fmul_rn(__fmul_rn(v, norm), Load(a.weight + column)));
+  if (part == 0) row[column] = RoundBf16(__fmul_rn(__fmul_rn(v, norm), weight));
   __syncthreads();
 
   std::byte* base = a.entries + page * a.page_bytes;
   const int slot = block % a.page_len;
   if constexpr (kIndex) {
-    StoreIndex(a, row, base, slot, begin);
+    StoreIndex(a, row, base, slot, begin, frequencies);
   } else {
-    StoreKv(a, row, base, slot, begin);
+    StoreKv(a, row, base, slot, begin, frequencies);
   }
 }
 
 // The last rows of each sequence's tokens, for later blocks.
-__global__ void Keep(Params a) {
+__global__ void Keep(const Params a) {
+  LetNextStart();
+  WaitForEarlier();
   const int64_t token = blockIdx.x, position = a.positions[token], seq = a.seq_of[token];
   const int64_t last = a.positions[a.seq_begin[seq + 1] - 1];
   if (position + a.state_rows <= last) return;
-  float* row = a.state + a.slots[seq] * a.slot_stride + position % a.state_rows * a.row_stride;
-  const float* keys = a.keys + token * a.key_stride;
-  const float* gates = a.gates + token * a.gate_stride;
-  const float* ape = a.ape + position % a.ratio * a.ape_stride;
-  for (int c = static_cast<int>(threadIdx.x); c < a.width; c += static_cast<int>(blockDim.x)) {
-    row[c] = keys[c];
-    row[a.gate_offset + c] = gates[c] + ape[c];
-  }
+  KeepRow(a, token, static_cast<int32_t>(position), a.slots[seq]);
 }
 
 // How many threads share a column: more than one only where there are many members.
@@ -256,11 +327,17 @@ void Cuda(Context& k, const CompressArgs& a) {
                          a.entries.pages,
                          static_cast<int32_t>(a.entries.page_len),
                          static_cast<int32_t>(row_bytes),
-                         static_cast<int32_t>(scale_bytes)};
+                         static_cast<int32_t>(scale_bytes),
+                         k.device()->counters()};
   const auto grid = dim3(static_cast<uint32_t>(tokens));
   const auto threads = static_cast<uint32_t>(dim * PartsOf(dim, width / dim * a.ratio));
-  Launch(k, "compress", index ? Emit<true> : Emit<false>, grid, dim3(threads), 0, params);
-  Launch(k, "compress", Keep, grid, dim3(256), 0, params);
+  if (tokens <= kFewTokens && width <= kMaxOwn * threads) {
+    const auto kernel = index ? Emit<true, true> : Emit<false, true>;
+    return LaunchOverlapped(k, "compress", kernel, grid, dim3(threads), 0, params);
+  }
+  const auto kernel = index ? Emit<true, false> : Emit<false, false>;
+  LaunchOverlapped(k, "compress", kernel, grid, dim3(threads), 0, params);
+  LaunchOverlapped(k, "compress", Keep, grid, dim3(256), 0, params);
 }
 
 }  // namespace seacliff::compress

@@ -18,6 +18,8 @@ struct Params {
 template <typename From, typename To>
 __global__ void Copy(const Params p) {
   const int64_t token = blockIdx.x, i = int64_t{blockIdx.y} * blockDim.x + threadIdx.x;
+  cuda::LetNextStart();
+  cuda::WaitForEarlier();
   if (i >= p.row) return;
   const From v = static_cast<const From*>(p.table)[p.ids[token] * p.row + i];
   auto* to = static_cast<To*>(p.streams) + token * p.count * p.row + i;
@@ -46,7 +48,7 @@ void Cuda(Context& k, const EmbedArgs& a) {
   }
   const dim3 grid(static_cast<unsigned>(tokens),
                   static_cast<unsigned>(cuda::CeilDiv(p.row, kThreads)));
-  cuda::Launch(k, "embed", kernel, grid, kThreads, 0, p);
+  cuda::LaunchOverlapped(k, "embed", kernel, grid, kThreads, 0, p);
 }
 
 }  // namespace seacliff::embed

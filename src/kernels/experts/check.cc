@@ -45,10 +45,19 @@ constexpr Shape kShapes[] = {
     {"70 tokens, 3 experts", 70, 3, 2, 544, 288, kMxfp4},
     {"fp8, 70 tokens, 3 experts", 70, 3, 2, 288, 160, kFp8},
     {"400 experts", 9, 400, 6, 64, 32, kMxfp4},
-    {"flash, 1 token", 1, 16, 6, 4096, 2048, kMxfp4, kBf16, true, 1, true},
-    {"flash, 4 tokens", 4, 16, 6, 4096, 2048, kMxfp4, kBf16, true, 1, true},
-    {"flash, 64 tokens", 64, 8, 6, 4096, 2048, kMxfp4, kBf16, true, 1, true},
-    {"pro, 1 token", 1, 8, 6, 7168, 3072, kMxfp4, kBf16, true, 1, true},
+    {"few tokens", 5, 8, 3, 1024, 512, kMxfp4},
+    {"few tokens, without a shared expert", 3, 6, 2, 512, 512, kMxfp4, kBf16, false},
+    {"few tokens, ragged stages", 2, 5, 2, 2560, 1536, kMxfp4},
+    {"few tokens, 20", 20, 4, 2, 1024, 512, kMxfp4},
+    {"few tokens, 40 an expert", 40, 2, 1, 512, 512, kMxfp4},
+    {"few tokens, 300 experts", 9, 300, 6, 512, 512, kMxfp4},
+};
+
+// `tokens` is how many there are at most.
+constexpr Shape kReal[] = {
+    {"flash", int64_t{1} << 40, 256, 6, 4096, 2048, kMxfp4},
+    {"flash without the shared expert", int64_t{1} << 40, 256, 6, 4096, 2048, kMxfp4, kBf16, false},
+    {"pro", 1, 384, 6, 7168, 3072, kMxfp4},
 };
 
 ExpertWeights MakeExpert(CheckMemory& memory, Random& random, WeightFormat format, const Shape& s,
@@ -78,23 +87,26 @@ Approx Gated(Approx g, Approx u, double weight, Allowance a) {
 }
 
 // One expert's output for one token, rounded.
-Expect Output(const Expect& x, const ExpertWeights& w, double weight, DType dtype, Allowance a) {
+Expect Output(const Expect& x, const ExpertWeights& w, double weight, DType dtype, Allowance a,
+              ThreadPool* pool) {
   const bool quantised = dtype == DType::kBf16;
-  Expect g = MatMul(x, w.gate, a, quantised), u = MatMul(x, w.up, a, quantised);
+  Expect g = MatMul(x, w.gate, a, quantised, pool), u = MatMul(x, w.up, a, quantised, pool);
   Round(g, dtype);
   Round(u, dtype);
   for (size_t i = 0; i < g.size(); ++i) g[i] = Round(Gated(g[i], u[i], weight, a), dtype);
   if (quantised) QuantiseE4m3(g, 128);
-  Expect y = MatMul(g, w.down, a, quantised);
+  Expect y = MatMul(g, w.down, a, quantised, pool);
   Round(y, dtype);
   return y;
 }
 
-void CheckShape(Checker& c, const Shape& s, bool packed) {
-  Random random = c.NewRandom(s.name);
-  CheckMemory memory;
-  const auto x = memory.Activations<2>("x", s.dtype, {s.tokens, s.dim}, Access::kRead,
-                                       [&](int64_t) { return s.magnitude * random.Normal(); });
+void CheckShape(Checker& c, const Shape& s, std::string name, bool packed) {
+  Random random = c.NewRandom(name);
+  if (packed) name += ", packed";
+  if (!c.Wants(name, s.real)) return;
+  CheckMemory memory(&c.pool());
+  const auto x =
+      memory.Normals<2>("x", s.dtype, {s.tokens, s.dim}, Access::kRead, random, s.magnitude);
   const auto picks = memory.Array<int32_t, 2>("picks", {s.tokens, s.picks}, Access::kRead);
   const auto weights = memory.Array<float, 2>("weights", {s.tokens, s.picks}, Access::kRead,
                                               [&](int64_t) { return random.Uniform(); });
@@ -103,16 +115,27 @@ void CheckShape(Checker& c, const Shape& s, bool packed) {
     const int64_t first = random.Below(s.experts);
     for (int64_t i = 0; i < s.picks; ++i) {
       picks(t, i) = static_cast<int32_t>((first + 3 * i) % s.experts);
+      if (s.real) {  // any of the experts, each at most once
+        do {
+          picks(t, i) = static_cast<int32_t>(random.Below(s.experts));
+        } while (std::find(&picks(t, 0), &picks(t, i), picks(t, i)) != &picks(t, i));
+      }
       // A weight of zero now and then, as vanishing affinities give.
-      if (random.Below(16) == 0) weights(t, i) = 0;
+      if (!s.real && random.Below(16) == 0) weights(t, i) = 0;
       used[picks(t, i)] = true;
     }
   }
-  // Weights of experts that nobody picked are poison.
+  // Weights of experts that nobody picked are poison; at real sizes they are one and the same.
   std::vector<ExpertWeights> experts;
+  ExpertWeights unused;
   int64_t bytes = 0;
   for (int64_t e = 0; e < s.experts; ++e) {
-    experts.push_back(MakeExpert(memory, random, s.routed, s, used[e]));
+    if (used[e] || !s.real || !unused.gate) {
+      experts.push_back(MakeExpert(memory, random, s.routed, s, used[e]));
+      if (!used[e]) unused = experts.back();
+    } else {
+      experts.push_back(unused);
+    }
     if (used[e]) bytes += Bytes(experts.back());
   }
   ExpertWeights shared;
@@ -124,7 +147,16 @@ void CheckShape(Checker& c, const Shape& s, bool packed) {
   std::vector<ExpertWeights> given = experts;  // what the rows get
   ExpertWeights given_shared = shared;
   if (packed) {
-    for (ExpertWeights& w : given) w = Packed(memory, w);
+    ExpertWeights packed_unused;
+    for (ExpertWeights& w : given) {
+      const bool is_unused = w.gate.data == unused.gate.data;
+      if (is_unused && packed_unused.gate && s.real) {
+        w = packed_unused;
+        continue;
+      }
+      w = Packed(memory, w);
+      if (is_unused) packed_unused = w;
+    }
     if (s.shared) given_shared = Packed(memory, shared);
   }
   const auto y = memory.Activations<2>("y", s.dtype, {s.tokens, s.dim}, Access::kWrite);
@@ -148,18 +180,23 @@ void CheckShape(Checker& c, const Shape& s, bool packed) {
                        kLimit,
                        at(y).Rows(begin, count)};
   };
+  const std::vector<int64_t> tokens = TokensToCheck(s.tokens, s.real, random);
   Case k;
-  k.name = packed ? std::string(s.name) + ", packed" : s.name;
+  k.name = name;
   k.parts = s.tokens;
-  k.read = [=](const Place& at) { return Loaded(at(y)); };
+  k.read = [=](const Place& at) {
+    std::vector<double> all;
+    for (int64_t t : tokens) Append(all, Loaded(at(y).Rows(t, 1)));
+    return all;
+  };
   // Token by token; rows go expert by expert.
-  k.expect = [=](Allowance a) {
+  k.expect = [=, pool = &c.pool()](Allowance a) {
     Expect all;
-    for (int64_t t = 0; t < s.tokens; ++t) {
+    for (int64_t t : tokens) {
       Expect in = Values(x, t * s.dim, s.dim), sum(in.size());
       if (s.dtype == DType::kBf16) QuantiseE4m3(in, 128);
       const auto add = [&](const ExpertWeights& w, double weight) {
-        const Expect out = Output(in, w, weight, s.dtype, a);
+        const Expect out = Output(in, w, weight, s.dtype, a, pool);
         for (size_t i = 0; i < sum.size(); ++i) {
           sum[i].value += out[i].value;
           sum[i].slack += out[i].slack + a.Sum(s.picks) * std::fabs(out[i].value);
@@ -178,13 +215,22 @@ void CheckShape(Checker& c, const Shape& s, bool packed) {
   c.Run<ExpertsArgs>(memory, k, args);
 }
 
+void CheckLayouts(Checker& c, const Shape& s, const std::string& name) {
+  if (!s.real || c.on_device()) CheckShape(c, s, name, false);
+  if (!c.on_device() && s.routed != WeightFormat::kF32) CheckShape(c, s, name, true);
+}
+
 }  // namespace
 
 void Check(Checker& c) {
-  for (const Shape& s : kShapes) {
-    if (s.real && !c.full()) continue;
-    if (!s.real || c.on_device()) CheckShape(c, s, false);
-    if (!c.on_device() && s.routed != WeightFormat::kF32) CheckShape(c, s, true);
+  for (const Shape& s : kShapes) CheckLayouts(c, s, s.name);
+  for (Shape s : kReal) {
+    s.real = true;
+    const int64_t most = s.tokens;
+    for (int64_t tokens : c.RealTokens()) {
+      s.tokens = tokens;
+      if (tokens <= most) CheckLayouts(c, s, NameOf(s.name, tokens));
+    }
   }
 }
 

@@ -1,5 +1,6 @@
-// CUDA row of experts. Assignments of tokens to experts get slots, sorted by expert and then by
-// token, and behind them come the shared expert's, one for each token. Then
+// CUDA row of experts; cuda_few.cu has it for few tokens. Assignments of tokens to experts get
+// slots, sorted by expert and then by token, and behind them come the shared expert's, one for each
+// token. Then
 //   1. group: the slots, and tiles of 8 or 64 slots at most of one expert;
 //   2. x through e4m3, once for each token;
 //   3. gate and up: h of every slot; h through e4m3;
@@ -9,27 +10,17 @@
 // The workspace takes (picks + 1) * (dim + inter) * 2 bytes a token.
 #include <algorithm>
 
+#include "base/check.h"
 #include "kernels/common/matmul.cuh"
-#include "kernels/experts/op.h"
+#include "kernels/experts/cuda_common.cuh"
+#include "kernels/experts/cuda_few.h"
 
 namespace seacliff::experts {
 namespace {
 
-using namespace seacliff::cuda;  // NOLINT: the frame of every CUDA row
-
 constexpr int kSmallThreads = 256;
 constexpr int kSmallTokens = 8, kLargeTokens = 64;
 constexpr int kCombineThreads = 256;
-
-// w1, w3, w2 of an expert.
-struct Pointers {
-  const uint8_t* data[3];
-  const uint8_t* scales[3];
-};
-struct AllPointers {
-  Pointers of[kCudaMostExperts + 1];  // the shared expert stands behind the routed ones
-};
-static_assert(sizeof(AllPointers) < 32000, "parameters of a launch");
 
 // `count` slots of one expert from `begin` on; count 0: nothing to do.
 struct Tile {
@@ -156,13 +147,6 @@ __device__ inline Tile TileOf(const Plan& p, int index) {
 }
 
 // ---- 3. gate and up ----
-
-__device__ inline float Activate(float gate, float up, float limit, float weight) {
-  const float g = fminf(RoundBf16(gate), limit);
-  const float u = fmaxf(fminf(RoundBf16(up), limit), -limit);
-  const float silu = g / (1.0f + expf(-g));
-  return silu * u * weight;
-}
 
 // Tile 0 of the weights is of w1, tile 1 of the same rows of w3.
 __device__ inline WeightTile<2> GateAndUp(const Plan& p, int expert, int row) {
@@ -308,31 +292,6 @@ __global__ void __launch_bounds__(kCombineThreads) CombineKernel(Plan p) {
 
 // ---- host ----
 
-// Hands out pieces of the workspace.
-class Pieces {
- public:
-  template <typename T>
-  int64_t Take(int64_t count) {
-    const int64_t at = bytes_;
-    bytes_ += CeilDiv(count * static_cast<int64_t>(sizeof(T)), 256) * 256;
-    return at;
-  }
-  int64_t bytes() const { return bytes_; }
-
- private:
-  int64_t bytes_ = 0;
-};
-
-Pointers PointersOf(const ExpertWeights& w) {
-  Pointers p;
-  const Matrix* matrices[3] = {&w.gate, &w.up, &w.down};
-  for (int i = 0; i < 3; ++i) {
-    p.data[i] = static_cast<const uint8_t*>(matrices[i]->data);
-    p.scales[i] = reinterpret_cast<const uint8_t*>(matrices[i]->scales);
-  }
-  return p;
-}
-
 dim3 Grid(int64_t x, int64_t y) { return {static_cast<uint32_t>(x), static_cast<uint32_t>(y), 1}; }
 
 void Project(Context& k, const Plan& p, bool down) {
@@ -356,6 +315,7 @@ void Cuda(Context& k, const ExpertsArgs& a) {
   const int64_t tokens = a.x.shape[0], dim = a.x.shape[1], picks = a.picks.shape[1];
   const auto experts = static_cast<int64_t>(a.experts.size());
   if (tokens == 0) return;
+  if (FewTakes(a)) return CudaFew(k, a);
   const ExpertWeights& first = a.experts.front();
   const int64_t inter = first.gate.rows, slots = tokens * picks, all_slots = slots + tokens;
   // From some ten slots an expert on, one large tile takes less time than two small ones.
@@ -371,7 +331,9 @@ void Cuda(Context& k, const ExpertsArgs& a) {
   const int64_t x_at = pieces.Take<Bf16>(tokens * dim);
   const int64_t hidden_at = pieces.Take<Bf16>(all_slots * inter);
   const int64_t outputs_at = pieces.Take<Bf16>(all_slots * dim);
-  auto* space = static_cast<char*>(k.device()->Workspace(pieces.bytes()));
+  const int64_t bytes = CudaWorkspace(tokens, picks, experts, dim, inter);
+  SC_CHECK(pieces.bytes() <= bytes);
+  auto* space = static_cast<char*>(k.device()->Workspace(bytes));
   if (space == nullptr) return;  // the device holds the error
 
   Plan p;
@@ -402,11 +364,7 @@ void Cuda(Context& k, const ExpertsArgs& a) {
   p.hidden = reinterpret_cast<Bf16*>(space + hidden_at);
   p.outputs = reinterpret_cast<Bf16*>(space + outputs_at);
 
-  AllPointers pointers;
-  for (int64_t e = 0; e < experts; ++e) {
-    pointers.of[e] = PointersOf(a.experts[static_cast<size_t>(e)]);
-  }
-  pointers.of[experts] = PointersOf(a.shared);
+  const AllPointers pointers = PointersOf(a);
   const int group_threads = slots > 2048 ? 1024 : 256;
   Launch(k, "experts", GroupKernel, Grid(experts + 1, 1), group_threads, experts * 4, p, pointers);
   Prepare(k, "experts", p.x, tokens, dim, true, true, p.x_values);

@@ -1,4 +1,5 @@
-// What the CUDA row of experts takes; host code that every build has, for the table names it.
+// What the CUDA row of experts takes and needs; host code that every build has, for the table and
+// the memory plan name it.
 #include <algorithm>
 #include <cstdint>
 
@@ -31,6 +32,16 @@ bool CudaTakes(const ExpertsArgs& a) {
                        return w.gate.format == first.gate.format && Takes(w);
                      }) &&
          (!a.shared.gate || (a.shared.gate.rows == first.gate.rows && Takes(a.shared)));
+}
+
+int64_t CudaWorkspace(int64_t tokens, int64_t picks, int64_t experts, int64_t dim, int64_t inter) {
+  const int64_t slots = tokens * picks, all_slots = slots + tokens;
+  const int64_t pointers = 48 * (experts + 1);  // of three matrices and their scales
+  const int64_t tiles = 16 * (slots / 8 + std::min(experts, slots));  // of 8 slots or more
+  const int64_t lists = 8 * all_slots + 4 * slots;  // token, weight; place of a slot
+  const int64_t values = 2 * (tokens * dim + all_slots * inter + all_slots * dim);  // x, h, outputs
+  constexpr int64_t kPieces = 8, kAligned = 256;
+  return pointers + tiles + lists + values + kPieces * kAligned;
 }
 
 }  // namespace seacliff::experts

@@ -39,6 +39,8 @@ bool CpuTakes(const ExpertsArgs& a);  // packed weights, bf16
 void Cpu(Context& k, const ExpertsArgs& a);
 inline constexpr size_t kCudaMostExperts = 640;  // whose pointers travel with one launch
 bool CudaTakes(const ExpertsArgs& a);            // FP8 or MXFP4 as stored, bf16, dims % 32 == 0
+// Bytes of workspace that Cuda asks for; more of anything asks for no less (model/memory_plan.h).
+int64_t CudaWorkspace(int64_t tokens, int64_t picks, int64_t experts, int64_t dim, int64_t inter);
 void Cuda(Context& k, const ExpertsArgs& a);
 void Ref(Context& k, const ExpertsArgs& a);
 }  // namespace experts

@@ -20,7 +20,7 @@ void Cpu(Context& k, const GroupedLinearArgs& a) {
     for (int64_t t = 0; t < tokens; ++t) order.push_back(static_cast<int32_t>(t * groups + g));
   }
   thread_local MatMulInput x;
-  x.Prepare(k.pool(), a.x.Reshape<2>({tokens * groups, a.x.shape[2]}), false, segments, order);
+  x.Prepare(k.pool(), a.x.Reshape<2>({tokens * groups, a.x.shape[2]}), a.quantise, segments, order);
   MatMul(k.pool(), a.w, x, a.out.Reshape<2>({tokens, a.w.rows}));
 }
 

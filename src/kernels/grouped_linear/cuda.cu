@@ -17,7 +17,8 @@ void Cuda(Context& k, const GroupedLinearArgs& a) {
   p.out_stride = groups * rank;
   p.out_step = rank;
   p.f32 = a.out.exact();
-  cuda::Multiply(k, "grouped_linear", p, false);
+  p.quantise = a.quantise;
+  cuda::Multiply(k, "grouped_linear", p);
 }
 
 }  // namespace seacliff::grouped_linear

@@ -1,10 +1,16 @@
 // grouped_linear: the first half of the output projection, one matrix for each group of heads
 // (spec/model.md 2.7 step 3).
 //
-//   out[t, g, n] = sum_k x[t, g, k] * w[g * rank + n, k]
+//   out[t, g, n] = sum_k x'[t, g, k] * w[g * rank + n, k]
 //
-// x: [tokens, groups, cols], bf16 or f32, not quantised (the official code multiplies in bf16).
-// w: [groups * rank, cols]. out: [tokens, groups, rank], x's dtype.
+// x: [tokens, groups, cols], bf16 or f32. w: [groups * rank, cols]. out: [tokens, groups, rank],
+// x's dtype.
+//
+// x' is x itself, which is what the official code multiplies. If `quantise` is set and x is bf16 it
+// is x rounded as in linear: to e4m3 with a power-of-two scale for each 128 columns of a token's
+// group, which is how vLLM serves it. A group's last columns have a scale of their own.
+//
+// Order of summation: as in linear.
 #pragma once
 
 #include "kernels/context.h"
@@ -16,6 +22,7 @@ namespace seacliff {
 struct GroupedLinearArgs {
   Act<3> x;
   Matrix w;
+  bool quantise = false;
   Act<3> out;
 };
 

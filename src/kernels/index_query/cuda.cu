@@ -29,14 +29,28 @@ __global__ void __launch_bounds__(kThreads) RoundQueries(Params a) {
   const int split = static_cast<int>(blockIdx.x % a.splits);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
 
+  LetNextStart();
   const int rotated = lane * kValues - (kDim - kRotated);  // place among the rotated values
-  float2 turns[kValues / 2];
-  if (rotated >= 0) Turns<kValues>(a.positions[token], a.frequencies + rotated / 2, turns);
+  float frequencies[kValues / 2] = {};
+#pragma unroll
+  for (int i = 0; i < kValues / 2; ++i) {
+    if (rotated >= 0) frequencies[i] = a.frequencies[rotated / 2 + i];
+  }
+  WaitForEarlier();
 
-  for (int head = split * kWarps + warp; head < a.heads; head += a.splits * kWarps) {
-    Bf16* row = a.q + (token * a.heads + head) * kDim + lane * kValues;
-    float v[kValues];
-    LoadValues<kValues>(row, v);
+  const int first = split * kWarps + warp;
+  const auto row_of = [&](int head) {
+    return a.q + (token * a.heads + head) * kDim + lane * kValues;
+  };
+  const int32_t position = a.positions[token];
+  float v[kValues];
+  if (first < a.heads) LoadValues<kValues>(row_of(first), v);
+  float2 turns[kValues / 2];
+  if (rotated >= 0) Turns<kValues>(position, frequencies, turns);
+
+  for (int head = first; head < a.heads; head += a.splits * kWarps) {
+    Bf16* row = row_of(head);
+    if (head != first) LoadValues<kValues>(row, v);
     if (rotated >= 0) {
       RotateValues<kValues>(turns, v);
 #pragma unroll
@@ -61,8 +75,8 @@ void Run(Context& k, const IndexQueryArgs& a) {
       tokens < 64 ? CeilDiv(heads, kWarps) : CeilDiv(heads, static_cast<int64_t>(8) * kWarps);
   const Params params = {static_cast<Bf16*>(a.q.data), a.positions.data, a.frequencies.data,
                          static_cast<int32_t>(heads), static_cast<int32_t>(splits)};
-  Launch(k, "index_query", RoundQueries<kValues>, dim3(static_cast<uint32_t>(tokens * splits)),
-         dim3(kThreads), 0, params);
+  LaunchOverlapped(k, "index_query", RoundQueries<kValues>,
+                   dim3(static_cast<uint32_t>(tokens * splits)), dim3(kThreads), 0, params);
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ namespace seacliff::index_topk {
 namespace {
 
 struct Shape {
-  const char* name;
+  std::string name;
   std::vector<CheckSequence> sequences;
   int64_t heads, dim, topk;
   DType dtype = DType::kBf16;
@@ -50,15 +50,39 @@ std::vector<Shape> Shapes() {
        128,
        16},
       {"many ties", {{3000, 20}}, 4, 64, 100, DType::kBf16, true},
-      {"16 heads, 8K, 1 token", {{8191, 1}}, 16, 128, 256, DType::kBf16, false, true},
-      {"16 heads, 8K, 32 tokens", {{8160, 32}}, 16, 128, 256, DType::kBf16, false, true},
-      {"flash, 8K, 1 token", {{8191, 1}}, 64, 128, 512, DType::kBf16, false, true},
-      {"pro, 8K, 4 tokens", {{8190, 4}}, 64, 128, 1024, DType::kBf16, false, true},
-      {"flash, 64K, 1 token", {{65535, 1}}, 64, 128, 512, DType::kBf16, false, true},
-      {"flash, 4K, 40 tokens", {{4100, 40}}, 64, 128, 512, DType::kBf16, false, true},
-      {"pro, 4K, 40 tokens", {{4090, 40}}, 64, 128, 1024, DType::kBf16, false, true},
-      {"8 heads, 250K, 1 token", {{250003, 1}}, 8, 128, 512, DType::kBf16, false, true},
   };
+}
+
+// The models' layers. Decoding: several sequences with one token each; prefill: a chunk.
+std::vector<Shape> RealShapes(bool on_device) {
+  const auto decode = [](int64_t seqs, int64_t context) {
+    return std::vector<CheckSequence>(static_cast<size_t>(seqs), {context - 1, 1});
+  };
+  std::vector<Shape> shapes = {
+      {"16 heads, chunk of 32 at 8K", {{8160, 32}}, 16, 128, 256},
+      {"pro, decode of 1 at 8K", decode(1, 8192), 64, 128, 1024},
+      {"8 heads, decode of 1 at 250K", decode(1, 250004), 8, 128, 512},
+  };
+  const std::vector<int64_t> seqs =
+      on_device ? std::vector<int64_t>{1, 8, 32} : std::vector<int64_t>{1};
+  const std::vector<int64_t> chunks =
+      on_device ? std::vector<int64_t>{1024} : std::vector<int64_t>{32};
+  for (int64_t context : {8, 64}) {
+    for (int64_t n : seqs) {
+      shapes.push_back({fmt::format("flash, decode of {} at {}K", n, context),
+                        decode(n, context * 1024), 64, 128, 512});
+    }
+    for (int64_t n : chunks) {
+      shapes.push_back({fmt::format("flash, chunk of {} at {}K", n, context),
+                        {{context * 1024 - n, n}},
+                        64,
+                        128,
+                        512});
+    }
+  }
+  if (on_device) shapes.push_back({"flash, chunk of 8192 at 64K", {{57344, 8192}}, 64, 128, 512});
+  for (Shape& s : shapes) s.real = true;
+  return shapes;
 }
 
 using Keys = std::vector<std::vector<double>>;  // by block, decoded
@@ -135,12 +159,17 @@ std::string CheckMargin(double margin, Expect scores, int64_t topk) {
 
 void CheckShape(Checker& c, const Shape& s) {
   Random random = c.NewRandom(s.name);
-  CheckMemory memory;
+  CheckMemory memory(&c.pool());
   const CheckBatch batch = MakeBatch(memory, random, s.sequences, 128, int64_t{1} << 40);
   const int64_t tokens = batch.all.tokens();
   // Values that four bits can hold, as index_query leaves them.
-  const auto q = memory.Activations<3>("q", s.dtype, {tokens, s.heads, s.dim}, Access::kRead,
-                                       [&](int64_t) { return random.Below(13) * 0.5 - 3; });
+  const auto q = memory.Activations<3>("q", s.dtype, {tokens, s.heads, s.dim}, Access::kRead);
+  memory.InPieces(tokens, random, [&](int64_t t, Random& own) {
+    const int64_t width = s.heads * s.dim;
+    for (int64_t i = t * width; i < (t + 1) * width; ++i) {
+      q.Store(i, static_cast<float>(own.Below(13)) * 0.5f - 3);
+    }
+  });
   const auto weights = memory.Activations<2>("weights", s.dtype, {tokens, s.heads}, Access::kRead,
                                              [&](int64_t) { return random.Normal(); });
   const auto format = s.dtype == DType::kF32 ? EntryFormat::kIndexF32 : EntryFormat::kIndexFp4;
@@ -151,22 +180,31 @@ void CheckShape(Checker& c, const Shape& s) {
   if (s.margin) margin = memory.Array<float, 1>("margin", {tokens}, Access::kWrite);
 
   // Keys of blocks that some token of the sequence must score; the others stay poison.
-  std::vector<Keys> keys;
   int64_t scored = 0, key_reads = 0;
   for (int64_t seq = 0; seq < batch.all.seqs(); ++seq) {
     const auto [first, count] = s.sequences[seq];
     const int64_t visible = (first + count) / kRatio;
-    keys.emplace_back();
     if (count == 0 || visible <= s.topk) continue;
     for (int64_t j = 0; j < visible; ++j) {
       const int64_t page = batch.all.compressed_pages(seq, j * kRatio / kPageTokens);
       Random key_random = s.same_keys ? Random(7) : Random(random.Next());
       FillEntry(entries, page, j % entries.page_len, key_random);
-      keys.back().push_back(ReadEntry(entries, page, j % entries.page_len));
     }
-    scored += count * visible;
+    for (int64_t p = first; p < first + count; ++p) {
+      if ((p + 1) / kRatio > s.topk) scored += (p + 1) / kRatio;
+    }
     key_reads += visible;
   }
+  const auto keys_of = [=](int64_t t, int64_t visible) {
+    Keys keys;
+    for (int64_t j = 0; j < visible; ++j) {
+      const int64_t page =
+          batch.all.compressed_pages(batch.all.seq_of(t), j * kRatio / kPageTokens);
+      keys.push_back(ReadEntry(entries, page, j % entries.page_len));
+    }
+    return keys;
+  };
+  const std::vector<int64_t> sample = TokensToCheck(tokens, s.real, random);
 
   const auto args = [=](const Place& at, int64_t part) {
     const int64_t begin = part == kWhole ? 0 : part, count = part == kWhole ? tokens : 1;
@@ -187,25 +225,30 @@ void CheckShape(Checker& c, const Shape& s) {
   Case k;
   k.name = s.name;
   k.parts = tokens;
-  k.verify = [=](const Place& at, Allowance a) {
-    for (int64_t t = 0; t < tokens; ++t) {
-      const int64_t visible = (batch.all.positions(t) + 1) / kRatio;
-      Expect scores;
-      Keys seen;
-      if (visible > s.topk) {
-        seen = keys[batch.all.seq_of(t)];
-        seen.resize(static_cast<size_t>(visible));
-        scores = Scores(Values(q, t * s.heads * s.dim, s.heads * s.dim),
-                        Values(weights, t * s.heads, s.heads), seen, s.dtype, a);
-      }
-      std::string wrong = CheckPicks(at(picks)[t], visible, scores, seen);
-      // Only ref owes a margin.
-      if (wrong.empty() && s.margin && !a.loose) {
-        wrong = CheckMargin(at(margin)(t), scores, s.topk);
-      }
-      if (!wrong.empty()) return fmt::format("token {}: {}", t, wrong);
+  const auto verify = [=](const Place& at, Allowance a, int64_t t) {
+    const int64_t visible = (batch.all.positions(t) + 1) / kRatio;
+    Expect scores;
+    Keys seen;
+    if (visible > s.topk) {
+      seen = keys_of(t, visible);
+      scores = Scores(Values(q, t * s.heads * s.dim, s.heads * s.dim),
+                      Values(weights, t * s.heads, s.heads), seen, s.dtype, a);
     }
-    return std::string();
+    std::string wrong = CheckPicks(at(picks)[t], visible, scores, seen);
+    // Only ref owes a margin.
+    if (wrong.empty() && s.margin && !a.loose) {
+      wrong = CheckMargin(at(margin)(t), scores, s.topk);
+    }
+    return wrong.empty() ? wrong : fmt::format("token {}: {}", t, wrong);
+  };
+  k.verify = [=, pool = &c.pool()](const Place& at, Allowance a) {
+    std::vector<std::string> wrong(sample.size());
+    pool->For(static_cast<int64_t>(sample.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) wrong[i] = verify(at, a, sample[i]);
+    });
+    const auto first =
+        std::find_if(wrong.begin(), wrong.end(), [](const auto& w) { return !w.empty(); });
+    return first == wrong.end() ? std::string() : *first;
   };
   k.cost.bytes = key_reads * EntryBytes(format, s.dim) + q.size() * SizeOf(s.dtype) +
                  weights.size() * SizeOf(s.dtype) + picks.size() * 4;
@@ -218,7 +261,10 @@ void CheckShape(Checker& c, const Shape& s) {
 
 void Check(Checker& c) {
   for (const Shape& s : Shapes()) {
-    if (!s.real || c.full()) CheckShape(c, s);
+    if (c.Wants(s.name, s.real)) CheckShape(c, s);
+  }
+  for (const Shape& s : RealShapes(c.on_device())) {
+    if (c.Wants(s.name, s.real)) CheckShape(c, s);
   }
 }
 

@@ -1,5 +1,5 @@
 // cuda row of index_topk: scores of the visible blocks on tensor cores into f32 scratch memory,
-// then an exact selection by radix. Tokens that see no more than topk blocks are not scored.
+// then an exact selection. Tokens that see no more than topk blocks are not scored.
 #include <cmath>
 
 #include "kernels/common/cuda.cuh"
@@ -11,19 +11,20 @@ namespace {
 
 using namespace cuda;  // NOLINT: the frame of every CUDA row
 
-constexpr int kPage = 32;       // keys of a page
-constexpr int kGroup = 32;      // tokens that keys in registers serve, in a prefill
-constexpr int kGroupWarps = 8;  // pages of a block, in a prefill
-constexpr int kTokenWarps = 4;  // the same, of one token
+constexpr int kPage = 32;           // keys of a page
+constexpr int kGroup = kCudaGroup;  // tokens that keys in registers serve, in a prefill
+constexpr int kGroupWarps = 8;      // pages of a block, in a prefill
+constexpr int kTokenWarps = 4;      // the same, of one token
 constexpr int kGroupThreads = kGroupWarps * kWarp;
 constexpr int kTokenThreads = kTokenWarps * kWarp;
-constexpr int64_t kScratch = int64_t{128} << 20;  // bytes of scores at a time
+constexpr int kTokenBlocks = 3;  // of a multiprocessor
 
 // ---- types ----
 
 struct Params {
   const Bf16 *q, *weights;
   const int32_t *positions, *seq_of, *pages;
+  const int32_t *step_positions, *seq_begin;  // of all tokens, and sequences
   int64_t pages_stride;
   const std::byte* entries;
   int64_t page_bytes, page_count;
@@ -80,31 +81,41 @@ __device__ Stored<kWords> LoadKeys(const Params& a, int64_t page, int lane) {
   return stored;
 }
 
-// Eight e2m1 values times 2^(scale - 127) as four pairs of bf16, exact. The bits of an e2m1 are
-// those of a bf16 that is 2^-126 of it, its subnormal included.
-__device__ void Decode(uint32_t word, uint8_t scale, uint32_t (&pairs)[4]) {
-  const uint32_t factor = (scale == 0 ? 0x40u : static_cast<uint32_t>(scale) << 7) * 0x10001u;
-  uint32_t far[4];  // values i and i + 4
+// Eight e2m1 values times 2^(scale - 127) as four pairs of bf16, values i and i + 4, exact. The
+// bits of an e2m1 are those of a bf16 that is 2^-126 of it, its subnormal included.
+__device__ void Decode(uint32_t word, uint32_t factor, uint32_t (&pairs)[4]) {
+  const uint32_t bits[4] = {(word << 6 & 0x01c001c0u) | (word << 12 & 0x80008000u),
+                            (word << 2 & 0x01c001c0u) | (word << 8 & 0x80008000u),
+                            (word >> 2 & 0x01c001c0u) | (word << 4 & 0x80008000u),
+                            (word >> 6 & 0x01c001c0u) | (word & 0x80008000u)};
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const uint32_t nibbles = word >> (4 * i);
-    const uint32_t bits = ((nibbles & 0x00070007u) << 6) | ((nibbles & 0x00080008u) << 12);
-    far[i] = Times(Times(bits, 0x7e807e80u), factor);  // 2^126 first
-  }
-  pairs[0] = __byte_perm(far[0], far[1], 0x5410);
-  pairs[1] = __byte_perm(far[2], far[3], 0x5410);
-  pairs[2] = __byte_perm(far[0], far[1], 0x7632);
-  pairs[3] = __byte_perm(far[2], far[3], 0x7632);
+  for (int i = 0; i < 4; ++i) pairs[i] = Times(Times(bits[i], 0x7e807e80u), factor);  // 2^126 first
 }
 
-template <int kWords>
+// Of four words, the halves of the first and the third, then of the second and the fourth, in
+// pairs: eight values in their order become those that Decode pairs.
+__device__ uint4 Regroup(const uint4& v) {
+  return make_uint4(__byte_perm(v.x, v.z, 0x5410), __byte_perm(v.x, v.z, 0x7632),
+                    __byte_perm(v.y, v.w, 0x5410), __byte_perm(v.y, v.w, 0x7632));
+}
+
+// kRegroup: in the order of the queries as they are, else in that of regrouped ones.
+template <int kWords, bool kRegroup>
 __device__ void DecodeKeys(const Stored<kWords>& stored, Keys<kWords>& keys) {
 #pragma unroll
   for (int r = 0; r < 4; ++r) {
+    const uint32_t scale = stored.scales[r], factor = (scale == 0 ? 0x40u : scale << 7) * 0x10001u;
 #pragma unroll
     for (int w = 0; w < kWords; ++w) {
       uint32_t pairs[4];
-      Decode(stored.words[r][w], stored.scales[r], pairs);
+      Decode(stored.words[r][w], factor, pairs);
+      if constexpr (kRegroup) {
+        const uint32_t far[4] = {pairs[0], pairs[1], pairs[2], pairs[3]};
+        pairs[0] = __byte_perm(far[0], far[1], 0x5410);
+        pairs[1] = __byte_perm(far[2], far[3], 0x5410);
+        pairs[2] = __byte_perm(far[0], far[1], 0x7632);
+        pairs[3] = __byte_perm(far[2], far[3], 0x7632);
+      }
       keys.a[r / 2][2 * w][r % 2] = pairs[0];
       keys.a[r / 2][2 * w][r % 2 + 2] = pairs[1];
       keys.a[r / 2][2 * w + 1][r % 2] = pairs[2];
@@ -113,19 +124,33 @@ __device__ void DecodeKeys(const Stored<kWords>& stored, Keys<kWords>& keys) {
   }
 }
 
-// A token's queries in the background, in the order in which Scores reads them: tile of 8 heads,
-// word, lane. Heads that are not there become zeros. Each warp reads whole rows.
+// Eight values of a token's queries that this lane takes to shared memory, where they stand in the
+// order in which Score reads them: tile of 8 heads, word, lane. Each warp reads whole rows; i: the
+// tile and the word.
+template <int kWords>
+struct QueryPart {
+  int64_t from, stride;  // of a token
+  int32_t to;
+  bool there;  // else zeros
+
+  __device__ QueryPart(const Params& a, int i) {
+    constexpr int kHeads = 8 / kWords;  // of a warp at a time
+    const int lane = threadIdx.x % kWarp, quarter = lane % 4, w = lane / (4 * kHeads);
+    const int head = i * kHeads + lane / 4 % kHeads;
+    there = head < a.heads;
+    stride = int64_t{a.heads} * 32 * kWords;
+    from = int64_t{there ? head : 0} * 32 * kWords + (quarter * kWords + w) * 8;
+    to = (head / 8 * kWords + w) * kWarp + head % 8 * 4 + quarter;
+  }
+};
+
+// A token's queries, in the background.
 template <int kWords>
 __device__ void CopyQueries(const Params& a, int64_t token, uint4* shared) {
-  constexpr int kHeads = 8 / kWords;  // of a warp at a time
-  const int lane = threadIdx.x % kWarp, warps = static_cast<int>(blockDim.x) / kWarp;
-  const int quarter = lane % 4, w = lane / (4 * kHeads);
-  const Bf16* q = a.q + token * a.heads * 32 * kWords;
+  const int warps = static_cast<int>(blockDim.x) / kWarp;
   for (int i = static_cast<int>(threadIdx.x) / kWarp; i < a.tiles * kWords; i += warps) {
-    const int head = i * kHeads + lane / 4 % kHeads;
-    const bool there = head < a.heads;
-    const Bf16* from = q + (there ? head : 0) * 32 * kWords + (quarter * kWords + w) * 8;
-    CopyAsync16(shared + ((head / 8) * kWords + w) * kWarp + head % 8 * 4 + quarter, from, there);
+    const QueryPart<kWords> part(a, i);
+    CopyAsync16(shared + part.to, a.q + token * part.stride + part.from, part.there);
   }
 }
 
@@ -195,32 +220,45 @@ __device__ float Weight(const Params& a, int64_t token, int head) {
 
 // Block (token, split): keys stream past the queries of one token.
 template <int kWords>
-__global__ void __launch_bounds__(kTokenThreads, 3) ScoreToken(Params a) {
+__global__ void __launch_bounds__(kTokenThreads, kTokenBlocks) ScoreToken(Params a) {
   extern __shared__ uint4 shared[];
+  LetNextStart();
   uint4* q = shared;
   auto* weights = reinterpret_cast<float*>(q + a.tiles * kWords * kWarp);
 
   const int64_t token = blockIdx.x;
   const int pages = (Visible(a, token) + kPage - 1) / kPage;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  if (static_cast<int>(blockIdx.y) * kTokenWarps >= pages) return;
-
-  CopyQueries<kWords>(a, token, q);
-  CommitCopies();
+  if (static_cast<int>(blockIdx.y) * kTokenWarps >= pages) {
+    WaitForEarlier();  // so that no launch after this one overtakes those before it
+    return;
+  }
+  const int seq = a.seq_of[token];
+  const int32_t* list = a.pages + seq * a.pages_stride;
+  const int step = static_cast<int>(gridDim.y) * kTokenWarps;
+  int page = static_cast<int>(blockIdx.y) * kTokenWarps + warp;
+  // Pages without a key of this step are read ahead of the launches before.
+  const int old_keys = a.step_positions[a.seq_begin[seq]] / a.ratio;
+  const bool early = (page + 1) * kPage <= old_keys;
+  Stored<kWords> stored = {};
+  if (page < pages && early) stored = LoadKeys<kWords>(a, list[page], lane);
+  WaitForEarlier();
+  if (page < pages && !early) stored = LoadKeys<kWords>(a, list[page], lane);
+#pragma unroll 8
+  for (int i = warp; i < a.tiles * kWords; i += kTokenWarps) {
+    const QueryPart<kWords> part(a, i);
+    uint4 v = {};
+    if (part.there) v = *reinterpret_cast<const uint4*>(a.q + token * part.stride + part.from);
+    q[part.to] = Regroup(v);
+  }
   for (int h = static_cast<int>(threadIdx.x); h < a.tiles * 8; h += kTokenThreads) {
     weights[h] = Weight(a, token, h);
   }
-  const int32_t* list = a.pages + a.seq_of[token] * a.pages_stride;
-  const int step = static_cast<int>(gridDim.y) * kTokenWarps;
-  int page = static_cast<int>(blockIdx.y) * kTokenWarps + warp;
-  Stored<kWords> stored = {};
-  if (page < pages) stored = LoadKeys<kWords>(a, list[page], lane);
-  WaitCopies<0>();
   __syncthreads();
 
   for (; page < pages; page += step) {
     Keys<kWords> keys;
-    DecodeKeys(stored, keys);
+    DecodeKeys<kWords, false>(stored, keys);
     if (page + step < pages) stored = LoadKeys<kWords>(a, list[page + step], lane);
     StoreScore(a, token, page, Score(keys, q, weights, a.tiles));
   }
@@ -296,7 +334,8 @@ __global__ void __launch_bounds__(kGroupThreads, 2) ScoreGroup(Params a) {
       if (group.seq[i] != loaded) {
         loaded = group.seq[i];
         if (page * kPage < group.limit[i]) {
-          DecodeKeys(LoadKeys<kWords>(a, a.pages[loaded * a.pages_stride + page], lane), keys);
+          DecodeKeys<kWords, true>(
+              LoadKeys<kWords>(a, a.pages[loaded * a.pages_stride + page], lane), keys);
         }
       }
       if (page * kPage < group.visible[i]) {
@@ -313,21 +352,23 @@ __global__ void __launch_bounds__(kGroupThreads, 2) ScoreGroup(Params a) {
 template <int kWords>
 void ScoreAll(Context& k, const Params& a, int64_t pages, bool grouped) {
   const int64_t multiprocessors = Multiprocessors(k), queries = a.tiles * kWords * 512;
-  const auto splits = [&](int64_t blocks, int64_t most) {
-    return static_cast<uint32_t>(
-        std::min(std::max(CeilDiv(8 * multiprocessors, blocks), int64_t{1}), most));
-  };
   if (grouped) {
     const int64_t groups = CeilDiv(a.tokens, kGroup);
     const int64_t shared =
         2 * queries + kGroup * a.tiles * 8 * 4 + static_cast<int64_t>(sizeof(Group));
-    const dim3 grid(static_cast<uint32_t>(groups), splits(groups, CeilDiv(pages, kGroupWarps)));
-    Launch(k, "index_topk", ScoreGroup<kWords>, grid, dim3(kGroupThreads), shared, a);
+    const int64_t split =
+        std::min(CeilDiv(8 * multiprocessors, groups), CeilDiv(pages, kGroupWarps));
+    Launch(k, "index_topk", ScoreGroup<kWords>,
+           dim3(static_cast<uint32_t>(groups), static_cast<uint32_t>(split)), dim3(kGroupThreads),
+           shared, a);
     return;
   }
-  const dim3 grid(static_cast<uint32_t>(a.tokens), splits(a.tokens, CeilDiv(pages, kTokenWarps)));
-  Launch(k, "index_topk", ScoreToken<kWords>, grid, dim3(kTokenThreads), queries + a.tiles * 8 * 4,
-         a);
+  // All blocks at once, as far as they go.
+  const int64_t split = std::min(std::max<int64_t>(kTokenBlocks * multiprocessors / a.tokens, 1),
+                                 CeilDiv(pages, kTokenWarps));
+  LaunchOverlapped(k, "index_topk", ScoreToken<kWords>,
+                   dim3(static_cast<uint32_t>(a.tokens), static_cast<uint32_t>(split)),
+                   dim3(kTokenThreads), queries + a.tiles * 8 * 4, a);
 }
 
 }  // namespace
@@ -340,9 +381,10 @@ void Cuda(Context& k, const IndexTopkArgs& a) {
   const bool scored = blocks > topk;
   // Keys are worth keeping where several tokens of a sequence are scored.
   const bool grouped = tokens >= 16 && tokens > 2 * a.batch.seqs();
-  const int64_t fits = kScratch / (blocks * 4 + 1) / kGroup * kGroup;
+  const int64_t fits = kCudaScores / (blocks * 4 + 1) / kGroup * kGroup;
   const int64_t chunk = std::min(tokens, std::max<int64_t>(fits, kGroup));
-  auto* scores = scored ? static_cast<float*>(k.device()->Workspace(chunk * blocks * 4)) : nullptr;
+  const int64_t bytes = CudaWorkspace(tokens, blocks, topk);
+  auto* scores = scored ? static_cast<float*>(k.device()->Workspace(bytes)) : nullptr;
   if (scored && scores == nullptr) return;  // the device tells why
 
   Params params = {static_cast<const Bf16*>(a.q.data),
@@ -350,6 +392,8 @@ void Cuda(Context& k, const IndexTopkArgs& a) {
                    a.batch.positions.data,
                    a.batch.seq_of.data,
                    a.batch.compressed_pages.data,
+                   a.batch.positions.data,
+                   a.batch.seq_begin.data,
                    a.batch.compressed_pages.stride[0],
                    a.entries.data,
                    a.entries.page_bytes(),

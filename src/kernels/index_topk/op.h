@@ -17,6 +17,9 @@
 // of ties; a row may leave it to ref.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
+
 #include "kernels/common/batch.h"
 #include "kernels/context.h"
 #include "tensor/paged_view.h"
@@ -39,11 +42,21 @@ void IndexTopk(Context& k, const IndexTopkArgs& a);
 namespace index_topk {
 bool CpuTakes(const IndexTopkArgs& a);  // bf16, FP4 entries, no margin
 void Cpu(Context& k, const IndexTopkArgs& a);
-// bf16, FP4 entries of 64 or 128 values in pages of 32, up to 64 heads, no margin
+// bf16, FP4 entries of 64 or 128 values in pages of 32, up to 64 heads, contexts below 1.4 million
+// tokens, no margin
 inline bool CudaTakes(const IndexTopkArgs& a) {
   const int64_t heads = a.q.shape[1], dim = a.q.shape[2];
   return !a.q.exact() && a.entries.format == EntryFormat::kIndexFp4 && a.entries.page_len == 32 &&
-         a.ratio == 4 && (dim == 64 || dim == 128) && heads <= 64 && !a.margin;
+         a.ratio == 4 && (dim == 64 || dim == 128) && heads <= 64 &&
+         a.batch.compressed_pages.shape[1] <= 11000 && !a.margin;
+}
+inline constexpr int64_t kCudaScores = int64_t{128} << 20;  // bytes of scores at a time,
+inline constexpr int kCudaGroup = 32;                       // but of so many tokens at least
+// Bytes of workspace that Cuda asks for where a sequence can have `blocks` blocks; more of anything
+// but topk asks for no less (model/memory_plan.h).
+constexpr int64_t CudaWorkspace(int64_t tokens, int64_t blocks, int64_t topk) {
+  if (blocks <= topk) return 0;
+  return std::min(tokens * blocks * 4, std::max(kCudaScores, kCudaGroup * blocks * 4));
 }
 void Cuda(Context& k, const IndexTopkArgs& a);
 void Ref(Context& k, const IndexTopkArgs& a);

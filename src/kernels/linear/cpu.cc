@@ -4,13 +4,18 @@
 
 namespace seacliff::linear {
 
-bool CpuTakes(const LinearArgs& a) { return a.w.layout == WeightLayout::kTiles && !a.x.exact(); }
+bool CpuTakes(const LinearArgs& a) { return !a.x.exact() && AllIn(WeightLayout::kTiles, a); }
 
 void Cpu(Context& k, const LinearArgs& a) {
   thread_local MatMulInput x;
   const Segment all{0, a.x.shape[0]};
-  x.Prepare(k.pool(), a.x, a.quantise, {&all, 1});
-  MatMul(k.pool(), a.w, x, a.out);
+  for (size_t i = 0; i < a.size(); ++i) {
+    const LinearArgs one = a[i];
+    if (i == 0 || one.quantise != a[i - 1].quantise) {
+      x.Prepare(k.pool(), a.x, one.quantise, {&all, 1});
+    }
+    MatMul(k.pool(), one.w, x, one.out);
+  }
 }
 
 }  // namespace seacliff::linear

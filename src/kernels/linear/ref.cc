@@ -1,5 +1,4 @@
 // Reference row of linear.
-#include <algorithm>
 #include <vector>
 
 #include "kernels/common/codec.h"
@@ -8,20 +7,7 @@
 namespace seacliff::linear {
 namespace {
 
-// Each block's sum is one f32 value, and they add up in f32 in ascending order: what the official
-// kernels do, whose blocks are exact (products of e4m3 values) or nearly so.
-float Blocked(const float* x, const float* w, int64_t count, int64_t block) {
-  float sum = 0;
-  for (int64_t begin = 0; begin < count; begin += block) {
-    const int64_t length = std::min(block, count - begin);
-    sum += static_cast<float>(Dot(x + begin, w + begin, length));
-  }
-  return sum;
-}
-
-}  // namespace
-
-void Ref(Context& k, const LinearArgs& a) {
+void One(Context& k, const LinearArgs& a) {
   const int64_t tokens = a.x.shape[0], cols = a.w.cols, rows = a.w.rows;
   const bool quantised = a.quantise && !a.x.exact();
   const int64_t block = a.w.format == WeightFormat::kMxfp4 ? 32 : 128;
@@ -37,11 +23,17 @@ void Ref(Context& k, const LinearArgs& a) {
       DecodeRow(a.w, n, w.data());
       for (int64_t t = 0; t < tokens; ++t) {
         const float* row = x.data() + t * cols;
-        a.out.Store(t * rows + n, quantised ? Blocked(row, w.data(), cols, block)
+        a.out.Store(t * rows + n, quantised ? BlockedDot(row, w.data(), cols, block)
                                             : static_cast<float>(Dot(row, w.data(), cols)));
       }
     }
   });
+}
+
+}  // namespace
+
+void Ref(Context& k, const LinearArgs& a) {
+  for (size_t i = 0; i < a.size(); ++i) One(k, a[i]);
 }
 
 }  // namespace seacliff::linear

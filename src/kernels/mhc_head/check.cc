@@ -37,19 +37,27 @@ constexpr Shape kShapes[] = {
     {"many tokens, no post", 515, 4, 64, DType::kBf16, 3, false},
     {"very many tokens", 2051, 4, 32, DType::kBf16, 100},
     {"wide, ragged groups", 3, 4, 4128, DType::kBf16, 2},
-    {"flash, 1 token", 1, 4, 4096, DType::kBf16, 1, true, 1, true},
-    {"pro, 64 tokens", 64, 4, 7168, DType::kBf16, 8, true, 1, true},
 };
 
-void CheckShape(Checker& c, const Shape& s) {
-  Random random = c.NewRandom(s.name);
-  CheckMemory memory;
+// `tokens` is how many there are at most: decoding, where each is a row, and chunks of prompts,
+// where the last one is.
+constexpr Shape kReal[] = {
+    {"flash", int64_t{1} << 40, 4, 4096, DType::kBf16, 1},
+    {"pro", 1, 4, 7168, DType::kBf16, 1},
+};
+constexpr int64_t kMostDecoded = 32;
+
+void CheckShape(Checker& c, const Shape& s, const std::string& name) {
+  if (!c.Wants(name, s.real)) return;
+  Random random = c.NewRandom(name);
+  CheckMemory memory(&c.pool());
   const int64_t n = s.streams, width = n + n * n;
-  const auto value = [&](int64_t) { return s.magnitude * random.Normal(); };
   Act<2> y;
-  if (s.post) y = memory.Activations<2>("y", s.dtype, {s.tokens, s.dim}, Access::kRead, value);
-  const auto streams =
-      memory.Activations<3>("streams", s.dtype, {s.tokens, n, s.dim}, Access::kWrite, value);
+  if (s.post) {
+    y = memory.Normals<2>("y", s.dtype, {s.tokens, s.dim}, Access::kRead, random, s.magnitude);
+  }
+  const auto streams = memory.Normals<3>("streams", s.dtype, {s.tokens, n, s.dim}, Access::kWrite,
+                                         random, s.magnitude);
   // Without a post nobody reads the mix.
   const auto mix = memory.Array<float, 2>("mix", {s.tokens, width}, Access::kRead);
   for (int64_t i = 0; i < mix.size() && s.post; ++i) {
@@ -72,9 +80,11 @@ void CheckShape(Checker& c, const Shape& s) {
       memory.Array<int32_t, 1>("rows", {1}, Access::kRead, [](int64_t) { return 0; });
   const auto x = memory.Activations<2>("x", s.dtype, {count, s.dim}, Access::kWrite);
 
-  CheckMemory before;
-  const auto streams_before = before.Activations<3>(
-      "streams", s.dtype, streams.shape, Access::kRead, [&](int64_t i) { return streams.Load(i); });
+  CheckMemory before(&c.pool());
+  const auto streams_before =
+      before.Activations<3>("streams", s.dtype, streams.shape, Access::kRead);
+  std::memcpy(streams_before.data, streams.data,
+              static_cast<size_t>(streams.size() * SizeOf(s.dtype)));
 
   const auto args = [=](const Place& at, int64_t part) {
     MhcHeadArgs a{y ? at(y) : y, at(streams), at(mix),  {at(fn), at(base), at(scale)},
@@ -93,17 +103,24 @@ void CheckShape(Checker& c, const Shape& s) {
     a.x = a.x.Rows(row, taken);
     return a;
   };
+  const std::vector<int64_t> tokens = TokensToCheck(s.tokens, s.real, random);
   Case k;
-  k.name = s.name;
+  k.name = name;
   k.parts = s.tokens;
   k.read = [=](const Place& at) {
-    std::vector<double> all = Loaded(at(streams));
-    for (double v : Loaded(at(x))) all.push_back(v);
+    std::vector<double> all, inputs;
+    for (int64_t t : tokens) {
+      Append(all, Loaded(at(streams).Rows(t, 1)));
+      const auto found = std::find(chosen.begin(), chosen.end(), t);
+      if (found == chosen.end()) continue;
+      Append(inputs, Loaded(at(x).Rows(found - chosen.begin(), 1)));
+    }
+    Append(all, inputs);
     return all;
   };
   k.expect = [=](Allowance a) {
     Expect all, inputs;
-    for (int64_t t = 0; t < s.tokens; ++t) {
+    for (int64_t t : tokens) {
       const Expect h = MhcStreams(y, streams_before, mix, t, a);
       Append(all, h);
       if (std::find(chosen.begin(), chosen.end(), t) == chosen.end()) continue;
@@ -130,8 +147,15 @@ void CheckShape(Checker& c, const Shape& s) {
 }  // namespace
 
 void Check(Checker& c) {
-  for (const Shape& s : kShapes) {
-    if (!s.real || c.full()) CheckShape(c, s);
+  for (const Shape& s : kShapes) CheckShape(c, s, s.name);
+  for (Shape s : kReal) {
+    s.real = true;
+    const int64_t most = s.tokens;
+    for (int64_t tokens : c.RealTokens()) {
+      s.tokens = tokens;
+      s.every = tokens <= kMostDecoded ? 1 : tokens;
+      if (tokens <= most) CheckShape(c, s, NameOf(s.name, tokens));
+    }
   }
 }
 

@@ -30,8 +30,12 @@ constexpr Shape kShapes[] = {
     {"many heads, near eps", 2, 400, 64, DType::kBf16, 0, 1e-3},
     {"large", 2, 2, 128, DType::kBf16, 70000, 1e4},
     {"no tokens", 0, 2, 128, DType::kBf16, 0},
-    {"flash, 1 token", 1, 64, 512, DType::kBf16, 65535, 1, true},
-    {"pro, 32 tokens", 32, 128, 512, DType::kBf16, 100000, 1, true},
+};
+
+// `tokens` is how many there are at most.
+constexpr Shape kReal[] = {
+    {"flash", int64_t{1} << 40, 64, 512, DType::kBf16, 65535},
+    {"pro", 1, 128, 512, DType::kBf16, 100000},
 };
 
 Approx Add(Approx x, double y) { return {x.value + y, x.slack}; }
@@ -53,16 +57,18 @@ Approx Norm(const Expect& q, DType dtype, Allowance a) {
   return RoundOrNot({root, root * relative}, dtype, a);
 }
 
-void CheckShape(Checker& c, const Shape& s) {
-  Random random = c.NewRandom(s.name);
-  CheckMemory memory;
-  const auto q =
-      memory.Activations<3>("q", s.dtype, {s.tokens, s.heads, s.head_dim}, Access::kWrite,
-                            [&](int64_t) { return s.magnitude * random.Normal(); });
+void CheckShape(Checker& c, const Shape& s, const std::string& name) {
+  if (!c.Wants(name, s.real)) return;
+  Random random = c.NewRandom(name);
+  CheckMemory memory(&c.pool());
+  const auto q = memory.Normals<3>("q", s.dtype, {s.tokens, s.heads, s.head_dim}, Access::kWrite,
+                                   random, s.magnitude);
   const auto positions = memory.Array<int32_t, 1>("positions", {s.tokens}, Access::kRead,
                                                   [&](int64_t t) { return s.first_position + t; });
   const auto frequencies = memory.Frequencies(10000);
-  const Expect in = Values(q, 0, q.size());
+  const std::vector<int64_t> tokens = TokensToCheck(s.tokens, s.real, random);
+  Expect in;
+  for (int64_t t : tokens) Append(in, Values(q, t * s.heads * s.head_dim, s.heads * s.head_dim));
 
   const auto args = [=](const Place& at, int64_t part) {
     if (part == kWhole) return QueryRopeArgs{at(q), at(positions), at(frequencies), kEps};
@@ -72,12 +78,16 @@ void CheckShape(Checker& c, const Shape& s) {
     return QueryRopeArgs{at(q).Rows(part, 1), position, at(frequencies), kEps};
   };
   Case k;
-  k.name = s.name;
+  k.name = name;
   k.parts = s.tokens;
-  k.read = [=](const Place& at) { return Loaded(at(q)); };
+  k.read = [=](const Place& at) {
+    std::vector<double> all;
+    for (int64_t t : tokens) Append(all, Loaded(at(q).Rows(t, 1)));
+    return all;
+  };
   k.expect = [=](Allowance a) {
     Expect all;
-    for (int64_t row = 0; row < s.tokens * s.heads; ++row) {
+    for (int64_t row = 0; row < static_cast<int64_t>(tokens.size()) * s.heads; ++row) {
       Expect head(in.begin() + row * s.head_dim, in.begin() + (row + 1) * s.head_dim);
       const Approx norm = Norm(head, s.dtype, a);
       for (Approx& v : head) {
@@ -85,7 +95,7 @@ void CheckShape(Checker& c, const Shape& s) {
         v.value *= norm.value;
       }
       Round(head, s.dtype);
-      RotateLast(head, frequencies, positions(row / s.heads), 1, a);
+      RotateLast(head, frequencies, positions(tokens[row / s.heads]), 1, a);
       Round(head, s.dtype);
       Append(all, head);
     }
@@ -99,8 +109,14 @@ void CheckShape(Checker& c, const Shape& s) {
 }  // namespace
 
 void Check(Checker& c) {
-  for (const Shape& s : kShapes) {
-    if (!s.real || c.full()) CheckShape(c, s);
+  for (const Shape& s : kShapes) CheckShape(c, s, s.name);
+  for (Shape s : kReal) {
+    s.real = true;
+    const int64_t most = s.tokens;
+    for (int64_t tokens : c.RealTokens()) {
+      s.tokens = tokens;
+      if (tokens <= most) CheckShape(c, s, NameOf(s.name, tokens));
+    }
   }
 }
 

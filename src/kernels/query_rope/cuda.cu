@@ -35,40 +35,52 @@ template <int kPieces>
 __global__ void __launch_bounds__(kWarps* kWarp) NormAndRotate(const Params p) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int64_t item = int64_t{blockIdx.x} * kWarps + warp;
+  LetNextStart();
+  const float frequency = p.frequencies[lane];
+  WaitForEarlier();
   if (item >= p.items) return;
   const int64_t token = item / p.runs;
   const int first = static_cast<int>(item % p.runs) * p.run;
 
+  // The first head is on its way while sines are computed, each next one as soon as the last is
+  // stored.
+  const int end = min(first + p.run, p.heads);
+  const auto row_of = [&](int head) { return p.q + (token * p.heads + head) * p.pieces; };
+  Piece v[kPieces];
+  const auto load = [&](int head) {
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i) {
+      const int at = lane + i * kWarp;
+      if (at < p.pieces) v[i].bits = row_of(head)[at];
+    }
+  };
+  const auto position = static_cast<float>(p.positions[token]);
+  load(first);
+
   // A lane turns one pair's frequency into cosine and sine; the four that it needs itself, if it
   // holds a rotated piece at all, come from others.
   float own_cos, own_sin, turn_cos[4], turn_sin[4];
-  sincosf(__fmul_rn(static_cast<float>(p.positions[token]), p.frequencies[lane]), &own_sin,
-          &own_cos);
+  sincosf(__fmul_rn(position, frequency), &own_sin, &own_cos);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     turn_cos[i] = __shfl_sync(0xffffffffu, own_cos, 4 * (lane % 8) + i);
     turn_sin[i] = __shfl_sync(0xffffffffu, own_sin, 4 * (lane % 8) + i);
   }
 
-  const int end = min(first + p.run, p.heads);
   for (int head = first; head < end; ++head) {
-    // ---- load ----
-    uint4* row = p.q + (token * p.heads + head) * p.pieces;
-    Piece v[kPieces];
+    // ---- compute ----
+    uint4* row = row_of(head);
     float sum = 0;
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
       const int at = lane + i * kWarp;
       if (at < p.pieces) {
-        v[i].bits = row[at];
 #pragma unroll
         for (const uint32_t pair : v[i].pairs) {
           sum += RoundedSquare(LowOf(pair)) + RoundedSquare(HighOf(pair));
         }
       }
     }
-
-    // ---- compute ----
     const float mean = RoundBf16(WarpSum(sum) / static_cast<float>(p.pieces * kPiece));
     const float norm = RoundBf16(1.0f / sqrtf(RoundBf16(mean + p.eps)));
 
@@ -89,6 +101,7 @@ __global__ void __launch_bounds__(kWarps* kWarp) NormAndRotate(const Params p) {
       }
       row[at] = v[i].bits;
     }
+    if (head + 1 < end) load(head + 1);
   }
 }
 
@@ -112,7 +125,7 @@ void Cuda(Context& k, const QueryRopeArgs& a) {
   const auto kernel = dim <= 256   ? NormAndRotate<1>
                       : dim <= 512 ? NormAndRotate<2>
                                    : NormAndRotate<4>;
-  Launch(k, "query_rope", kernel, grid, dim3(kWarps * kWarp), 0, p);
+  LaunchOverlapped(k, "query_rope", kernel, grid, dim3(kWarps * kWarp), 0, p);
 }
 
 }  // namespace seacliff::query_rope

@@ -35,14 +35,23 @@ constexpr Shape kShapes[] = {
     {"odd sizes", 3, 7, 33, 3, false},
     {"every expert", 3, 5, 64, 5, false},
     {"many tokens", 200, 72, 160, 6, false},
+    {"many tokens, whole blocks", 70, 72, 256, 6, false},
+    {"columns of two turns", 20, 300, 4224, 6, false},
+    {"columns of two turns, hash", 3, 40, 4224, 12, true},
+    {"ties, whole blocks", 11, 20, 128, 5, false, DType::kBf16, 1, 8, true},
     {"no tokens", 0, 16, 64, 4, false},
     {"margin", 4, 32, 64, 4, false, DType::kBf16, 1, 8, false, false, true},
     {"margin, ties", 2, 8, 64, 4, false, DType::kBf16, 1, 8, true, false, true},
     {"margin, every expert", 2, 5, 64, 5, false, DType::kBf16, 1, 8, false, false, true},
+    {"margin, whole blocks", 9, 40, 256, 6, false, DType::kBf16, 1, 8, false, false, true},
     {"margin, hash", 2, 8, 64, 4, true, DType::kBf16, 1, 8, false, false, true},
-    {"flash, 1 token", 1, 256, 4096, 6, false, DType::kBf16, 1, 8, false, true},
-    {"flash, 64 tokens", 64, 256, 4096, 6, false, DType::kBf16, 1, 8, false, true},
-    {"pro, 1 token", 1, 384, 7168, 6, false, DType::kBf16, 1, 8, false, true},
+};
+
+// `tokens` is how many there are at most.
+constexpr Shape kReal[] = {
+    {"flash", int64_t{1} << 40, 256, 4096, 6, false},
+    {"flash, hash", int64_t{1} << 40, 256, 4096, 6, true},
+    {"pro", 1, 384, 7168, 6, false},
 };
 
 // sqrt(log(1 + e^x)), whose slope is sigmoid(x) / (2 sqrt(softplus(x))) <= 1/2.
@@ -107,26 +116,30 @@ std::string CheckWeights(View<const int32_t, 1> picks, View<const float, 1> weig
   return "";
 }
 
-void CheckShape(Checker& c, const Shape& s, WeightLayout layout) {
-  Random random = c.NewRandom(s.name);
-  CheckMemory memory;
-  const auto x = memory.Activations<2>("x", s.dtype, {s.tokens, s.dim}, Access::kRead,
-                                       [&](int64_t) { return s.magnitude * random.Normal(); });
+void CheckShape(Checker& c, const Shape& s, std::string name, WeightLayout layout) {
+  const bool tiles = layout == WeightLayout::kTiles;
+  Random random = c.NewRandom(name);
+  if (tiles) name += ", packed";
+  if (!c.Wants(name, s.real)) return;
+  CheckMemory memory(&c.pool());
+  const int64_t vocab = s.real ? 129280 : kVocab;
+  const auto x =
+      memory.Normals<2>("x", s.dtype, {s.tokens, s.dim}, Access::kRead, random, s.magnitude);
   const Matrix gate = memory.Weights("gate", WeightFormat::kBf16, s.experts, s.dim, random);
   auto* gate_bytes = static_cast<char*>(const_cast<void*>(gate.data));
   for (int64_t e = 1; e < s.experts && s.same_experts; ++e) {
     std::memcpy(gate_bytes + e * gate.row_bytes(), gate_bytes,
                 static_cast<size_t>(gate.row_bytes()));
   }
-  if (layout == WeightLayout::kTiles && !CanPack(gate)) return;
-  const Matrix given = layout == WeightLayout::kTiles ? memory.Packed("packed gate", gate) : gate;
+  if (tiles && !CanPack(gate)) return;
+  const Matrix given = tiles ? memory.Packed("packed gate", gate) : gate;
   View<float, 1> bias;
   View<int64_t, 2> table;
   View<int32_t, 1> ids;
   if (s.hash) {
     ids = memory.Array<int32_t, 1>("ids", {s.tokens}, Access::kRead,
-                                   [&](int64_t) { return random.Below(kVocab); });
-    table = memory.Array<int64_t, 2>("table", {kVocab, s.picks}, Access::kRead);
+                                   [&](int64_t) { return random.Below(vocab); });
+    table = memory.Array<int64_t, 2>("table", {vocab, s.picks}, Access::kRead);
     for (int64_t t = 0; t < s.tokens; ++t) {
       const int64_t first = random.Below(s.experts);
       for (int64_t i = 0; i < s.picks; ++i) table(ids(t), i) = (first + 7 * i) % s.experts;
@@ -163,15 +176,19 @@ void CheckShape(Checker& c, const Shape& s, WeightLayout layout) {
     r.margin.shape[0] = count;
     return r;
   };
+  const std::vector<int64_t> tokens = TokensToCheck(s.tokens, s.real, random);
   Case k;
-  k.name = s.name;
-  if (layout == WeightLayout::kTiles) k.name += ", packed";
+  k.name = name;
   k.parts = s.tokens;
+  k.alone = true;
   k.verify = [=](const Place& at, Allowance a) {
-    Expect affinity = MatMul(Values(x, 0, x.size()), gate, a);
+    Expect in;
+    for (int64_t t : tokens) Append(in, Values(x, t * s.dim, s.dim));
+    Expect affinity = MatMul(in, gate, a);
     for (Approx& v : affinity) v = Affinity(Round(v, DType::kF32), a);
-    for (int64_t t = 0; t < s.tokens; ++t) {
-      const Approx* row = affinity.data() + t * s.experts;
+    const Approx* row = affinity.data() - s.experts;
+    for (int64_t t : tokens) {
+      row += s.experts;
       std::string wrong;
       for (int64_t i = 0; i < s.picks && s.hash; ++i) {
         if (at(picks)(t, i) != table(ids(t), i))
@@ -204,13 +221,22 @@ void CheckShape(Checker& c, const Shape& s, WeightLayout layout) {
   c.Run<RouterArgs>(memory, k, args);
 }
 
+void CheckLayouts(Checker& c, const Shape& s, const std::string& name) {
+  if (!s.real || c.on_device()) CheckShape(c, s, name, WeightLayout::kRowMajor);
+  if (!c.on_device()) CheckShape(c, s, name, WeightLayout::kTiles);
+}
+
 }  // namespace
 
 void Check(Checker& c) {
-  for (const Shape& s : kShapes) {
-    if (s.real && !c.full()) continue;
-    if (!s.real || c.on_device()) CheckShape(c, s, WeightLayout::kRowMajor);
-    if (!c.on_device()) CheckShape(c, s, WeightLayout::kTiles);
+  for (const Shape& s : kShapes) CheckLayouts(c, s, s.name);
+  for (Shape s : kReal) {
+    s.real = true;
+    const int64_t most = s.tokens;
+    for (int64_t tokens : c.RealTokens()) {
+      s.tokens = tokens;
+      if (tokens <= most) CheckLayouts(c, s, NameOf(s.name, tokens));
+    }
   }
 }
 

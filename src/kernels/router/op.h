@@ -35,10 +35,13 @@ void Router(Context& k, const RouterArgs& a);
 namespace router {
 bool CpuTakes(const RouterArgs& a);  // packed, no margin
 void Cpu(Context& k, const RouterArgs& a);
-inline bool CudaTakes(const RouterArgs& a) {  // gate as stored, bf16, up to 2,048 experts
+// gate as stored, bf16, up to 2,048 experts and 32 picks
+inline bool CudaTakes(const RouterArgs& a) {
   return a.gate.layout == WeightLayout::kRowMajor && !a.x.exact() && a.gate.rows <= 2048 &&
-         a.gate.format != WeightFormat::kMxfp4;
+         a.gate.format != WeightFormat::kMxfp4 && a.picks.shape[1] <= 32;
 }
+// Bytes of workspace that Cuda asks for; more of anything asks for no less (model/memory_plan.h).
+constexpr int64_t CudaWorkspace(int64_t tokens, int64_t experts) { return tokens * experts * 4; }
 void Cuda(Context& k, const RouterArgs& a);
 void Ref(Context& k, const RouterArgs& a);
 }  // namespace router

@@ -13,7 +13,7 @@ namespace seacliff::sample {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr int64_t kTop = 20;             // no setting wants more top_logprobs
+constexpr float kNever = -0x1p100;       // for a logprob of -inf, which no tolerance takes
 constexpr int32_t kWildId = 0x3fffff00;  // using it must fault or show
 
 // What a request may ask for.
@@ -29,6 +29,8 @@ struct Setting {
 constexpr Setting kPlain = {}, kGreedy = {.temperature = 0};
 constexpr Setting kChat = {.temperature = 0.6f, .top_p = 0.95f};
 constexpr Setting kTop50 = {.temperature = 0.7f, .top_k = 50, .top_p = 0.9f};
+constexpr Setting kMostly = {.top_p = 0.9f};
+constexpr Setting kListed = {.top_k = 5, .top_logprobs = 1000};
 
 constexpr Setting kSettings[] = {
     kGreedy,
@@ -41,12 +43,15 @@ constexpr Setting kSettings[] = {
     {.top_k = 40},
     {.top_k = -1},
     {.top_k = 1 << 30},
+    {.top_k = 4096},
+    {.top_k = 4095, .top_p = 0.9f},
     {.top_p = 0.5f},
     {.top_p = 0.999f},
     {.top_p = 1e-6f},
     {.temperature = 2, .top_p = 0.9f},
     {.min_p = 0.05f},
     {.min_p = 1},
+    {.top_k = 40, .min_p = 0.4f},
     {.temperature = 1.3f, .top_k = 100, .top_p = 0.8f, .min_p = 0.02f},
     {.temperature = 0, .repetition = 1.3f},
     {.temperature = 0, .presence = 1.5f},
@@ -68,10 +73,10 @@ constexpr Setting kSettings[] = {
      .frequency = 0.2f,
      .bias = true,
      .banned = true,
-     .top_logprobs = kTop},
+     .top_logprobs = 20},
 };
 
-enum class Fill : uint8_t { kNormal, kWhole, kEqual, kHoles, kUnusable };
+enum class Fill : uint8_t { kNormal, kWhole, kEqual, kZeros, kTwo, kHoles, kUnusable };
 
 struct Shape {
   const char* name;
@@ -95,10 +100,17 @@ constexpr Shape kShapes[] = {
     {"257 ids, flat", 257, 0.1, Fill::kNormal, kMany},
     {"1021 ids, wide", 1021, 30, Fill::kNormal, kMany},
     {"ties", 4096, 2, Fill::kWhole, kMany / 5},
+    {"ties of 20001 ids", 20001, 2, Fill::kWhole, kMany / 10},
     {"all equal", 1024, 1, Fill::kEqual, kMany},
+    {"zeros of both signs", 1024, 1, Fill::kZeros, kMany / 5},
+    {"two likely ids", 4096, 1, Fill::kTwo, kMany / 10, &kMostly},
     {"most ids at -inf", 515, 3, Fill::kHoles, kMany},
     {"unusable rows among others", 37, 3, Fill::kUnusable, kMany},
     {"no rows", 33, 3, Fill::kNormal, 0},
+    {"1000 best of 129280 ids", 129280, 3, Fill::kNormal, 2, &kListed},
+    {"1000 best, ties", 20001, 2, Fill::kWhole, 5, &kListed},
+    {"1000 best, equal", 1024, 1, Fill::kEqual, 5, &kListed},
+    {"1000 best, most at -inf", 2000, 3, Fill::kHoles, 8, &kListed},
     {"flash, 1 row, greedy", 129280, 3, Fill::kNormal, 1, &kGreedy, true},
     {"flash, 64 rows, greedy", 129280, 3, Fill::kNormal, 64, &kGreedy, true},
     {"flash, 64 rows, softmax", 129280, 3, Fill::kNormal, 64, &kPlain, true},
@@ -106,6 +118,19 @@ constexpr Shape kShapes[] = {
     {"flash, 64 rows, top_p", 129280, 3, Fill::kNormal, 64, &kChat, true},
     {"flash, 64 rows, top_k, top_p", 129280, 3, Fill::kNormal, 64, &kTop50, true},
 };
+
+const Setting& SettingOf(const Shape& s, int64_t row) {
+  return s.setting != nullptr ? *s.setting : kSettings[row % std::size(kSettings)];
+}
+
+// More than any of its rows may list.
+int64_t RoomForListed(const Shape& s) {
+  int64_t most = 0;
+  for (int64_t r = 0; r < s.rows; ++r) {
+    most = std::max<int64_t>(most, SettingOf(s, r).top_logprobs);
+  }
+  return most + 1;
+}
 
 struct Logprob {
   int32_t id;
@@ -121,6 +146,7 @@ struct Expected {
   double mean_exponent = 0;  // of the softmax: what f32 loses in the exponents
 
   Approx Of(double value, int64_t vocab, Allowance a) const {
+    if (value < kNever) return {kNever};
     return {value, (mean_exponent + 2 + std::fabs(value)) * a.Step() + a.Sum(vocab)};
   }
 };
@@ -254,24 +280,28 @@ Expected ExpectRow(SampleRow* row) {
   return e;
 }
 
-// What was sampled, as plain numbers in the case's memory: [rows] and [rows, kTop].
-struct Outputs {
-  View<int32_t, 1> codes, ids;
-  View<float, 1> logprobs;
-  View<int32_t, 2> top_ids;
-  View<float, 2> top_logprobs;
-};
+// What was sampled, as numbers in the case's memory: [rows, kFixed + 2 listed]. Code, id, logprob,
+// then the ids and logprobs of the best, -1 and 0 where there are no more.
+using Outputs = View<float, 2>;
+constexpr int64_t kFixed = 3;
 
 // The arguments of one run. Tokens and errors own memory and cannot lie in the case's: they are
 // copied there when the run is over.
 class Run : public SampleArgs {
  public:
-  Run(std::span<const SampleRow> given, std::span<SampleScratch> scratch, const Outputs& out,
-      int64_t first)
-      : rows_(given.begin(), given.end()), tokens_(given.size()), out_(out), first_(first) {
+  Run(std::span<const SampleRow> given, std::span<SampleScratch> scratch, const Place& at,
+      const Outputs& out, int64_t first)
+      : rows_(given.begin(), given.end()),
+        tokens_(given.size()),
+        at_(at),
+        out_(out),
+        first_(first) {
     for (size_t i = 0; i < rows_.size(); ++i) {
-      rows_[i].scratch = &scratch[i];
-      rows_[i].token = &tokens_[i];
+      SampleRow& row = rows_[i];
+      const auto vocab = static_cast<int64_t>(row.logits.size());
+      row.logits = {at(View<const float, 1>(row.logits.data(), {vocab})).data, row.logits.size()};
+      row.scratch = &scratch[i];
+      row.token = &tokens_[i];
       tokens_[i] = {7, 7, {{7, 7}}};  // as the last step left it
     }
     rows = rows_;
@@ -279,24 +309,27 @@ class Run : public SampleArgs {
   Run(const Run&) = delete;
   Run& operator=(const Run&) = delete;
   ~Run() {
+    const auto width = static_cast<size_t>(out_.shape[1]), listed = (width - kFixed) / 2;
+    std::vector<float> numbers;
     for (size_t i = 0; i < rows_.size(); ++i) {
-      const int64_t at = first_ + static_cast<int64_t>(i);
       const bool ok = rows_[i].error.ok();
       const Token token = ok ? tokens_[i] : Token{-1, 0, {}};
-      out_.codes(at) = static_cast<int32_t>(rows_[i].error.code());
-      out_.ids(at) = token.id;
-      out_.logprobs(at) = token.logprob;
-      for (int64_t j = 0; j < kTop; ++j) {
-        const bool has = j < static_cast<int64_t>(token.top.size());
-        out_.top_ids(at, j) = has ? token.top[j].id : -1;
-        out_.top_logprobs(at, j) = has ? token.top[j].logprob : 0;
+      numbers.push_back(static_cast<float>(rows_[i].error.code()));
+      numbers.push_back(static_cast<float>(token.id));
+      numbers.push_back(token.logprob);
+      for (size_t j = 0; j < listed; ++j) {
+        const bool has = j < token.top.size();
+        numbers.push_back(has ? static_cast<float>(token.top[j].id) : -1);
+        numbers.push_back(has ? std::max(token.top[j].logprob, kNever) : 0);
       }
     }
+    if (!numbers.empty()) at_.Put(&out_(first_, 0), std::span<const float>(numbers));
   }
 
  private:
   std::vector<SampleRow> rows_;
   std::vector<Token> tokens_;
+  const Place at_;
   const Outputs out_;
   const int64_t first_;
 };
@@ -312,6 +345,9 @@ void FillLogits(const Shape& s, View<float, 2> logits, Random& random) {
       double v = s.spread * random.Normal();
       if (s.fill == Fill::kWhole) v = std::round(v);
       if (s.fill == Fill::kEqual) v = -1.25;
+      if (s.fill == Fill::kZeros) v = std::copysign(0, v);
+      // Without the small ones together the first alone would do for kMostly.
+      if (s.fill == Fill::kTwo) v = std::log(i == 9 ? 1 : i == 11 ? 0.1 : 0.048 / s.vocab);
       if (s.fill == Fill::kHoles && i % 8 != r % 8) v = -kInfinity;
       if (s.fill == Fill::kUnusable && r % 5 == 0) v = -kInfinity;
       logits(r, i) = static_cast<float>(v);
@@ -335,7 +371,7 @@ std::vector<int32_t> SomeIds(const std::vector<int32_t>& ranked, size_t most) {
 
 SampleRow MakeRow(const Shape& s, int64_t r, View<float, 2> logits, CheckMemory& memory,
                   Random& random) {
-  const Setting& setting = s.setting != nullptr ? *s.setting : kSettings[r % std::size(kSettings)];
+  const Setting& setting = SettingOf(s, r);
   SampleRow row;
   row.logits = {&logits(r, 0), static_cast<size_t>(s.vocab)};
   row.temperature = setting.temperature;
@@ -352,7 +388,7 @@ SampleRow MakeRow(const Shape& s, int64_t r, View<float, 2> logits, CheckMemory&
   if (!Usable(row.logits)) return row;
   const std::vector<int32_t> ranked = Ranked(row.logits);
   if (setting.repetition != 1 || setting.presence != 0 || setting.frequency != 0) {
-    const std::vector<int32_t> ids = SomeIds(ranked, 60);
+    const std::vector<int32_t> ids = SomeIds(ranked, std::max<size_t>(60, ranked.size() / 8));
     const auto counts = memory.Array<TokenCount, 1>(
         "counts", {static_cast<int64_t>(ids.size())}, Access::kRead, [&](int64_t i) {
           return TokenCount{ids[i], static_cast<int32_t>(random.Below(4))};
@@ -364,7 +400,9 @@ SampleRow MakeRow(const Shape& s, int64_t r, View<float, 2> logits, CheckMemory&
     }));
   }
   if (setting.bias) {
-    const std::vector<int32_t> ids = SomeIds(ranked, 12);
+    std::vector<int32_t> ids = SomeIds(ranked, 12);
+    ids.push_back(ids.front());  // an id may come again
+    std::reverse(ids.begin(), ids.end());
     row.bias = SpanOf(memory.Array<std::pair<int32_t, float>, 1>(
         "bias", {static_cast<int64_t>(ids.size())}, Access::kRead,
         [&](int64_t i) { return std::pair(ids[i], static_cast<float>(3 * random.Normal())); }));
@@ -372,6 +410,7 @@ SampleRow MakeRow(const Shape& s, int64_t r, View<float, 2> logits, CheckMemory&
   std::vector<int32_t> banned;
   if (setting.banned) banned = SomeIds(ranked, 8);
   if (banned.size() == ranked.size()) banned.clear();
+  if (!banned.empty()) banned.push_back(banned.front());
   if (s.fill == Fill::kUnusable && r % 5 == 3) banned = ranked;
   row.banned =
       SpanOf(memory.Array<int32_t, 1>("banned", {static_cast<int64_t>(banned.size())},
@@ -385,40 +424,29 @@ void CheckShape(Checker& c, const Shape& s) {
   const auto logits = memory.Array<float, 2>("logits", {s.rows, s.vocab}, Access::kRead);
   FillLogits(s, logits, random);
   std::vector<SampleRow> rows;
-  std::vector<Expected> expected;
-  for (int64_t r = 0; r < s.rows; ++r) {
-    rows.push_back(MakeRow(s, r, logits, memory, random));
-    expected.push_back(ExpectRow(&rows.back()));
-  }
-  const Outputs out = {memory.Array<int32_t, 1>("codes", {s.rows}, Access::kWrite),
-                       memory.Array<int32_t, 1>("ids", {s.rows}, Access::kWrite),
-                       memory.Array<float, 1>("logprobs", {s.rows}, Access::kWrite),
-                       memory.Array<int32_t, 2>("top_ids", {s.rows, kTop}, Access::kWrite),
-                       memory.Array<float, 2>("top_logprobs", {s.rows, kTop}, Access::kWrite)};
+  for (int64_t r = 0; r < s.rows; ++r) rows.push_back(MakeRow(s, r, logits, memory, random));
+  std::vector<Expected> expected(rows.size());
+  c.pool().For(s.rows, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) expected[r] = ExpectRow(&rows[r]);
+  });
+  const auto listed = static_cast<size_t>(RoomForListed(s));
+  const int64_t width = kFixed + 2 * static_cast<int64_t>(listed);
+  const Outputs out = memory.Array<float, 2>("outputs", {s.rows, width}, Access::kWrite);
   std::vector<SampleScratch> scratch(rows.size());  // kept from run to run, as the engine does
 
   const auto args = [&](const Place& at, int64_t part) {
-    const Outputs here = {at(out.codes), at(out.ids), at(out.logprobs), at(out.top_ids),
-                          at(out.top_logprobs)};
     const std::span<const SampleRow> all = rows;
-    if (part == kWhole) return Run(all, scratch, here, 0);
-    return Run(all.subspan(static_cast<size_t>(part), 1), scratch, here, part);
+    if (part == kWhole) return Run(all, scratch, at, out, 0);
+    return Run(all.subspan(static_cast<size_t>(part), 1), scratch, at, out, part);
   };
   Case k;
   k.name = s.name;
   k.parts = s.rows;
+  k.alone = s.rows <= kMany / 5;
+  k.waits = true;
   k.read = [&](const Place& at) {
-    std::vector<double> got;
-    for (int64_t r = 0; r < s.rows; ++r) {
-      got.push_back(at(out.codes)(r));
-      got.push_back(at(out.ids)(r));
-      got.push_back(at(out.logprobs)(r));
-      for (int64_t j = 0; j < kTop; ++j) {
-        got.push_back(at(out.top_ids)(r, j));
-        got.push_back(at(out.top_logprobs)(r, j));
-      }
-    }
-    return got;
+    const Outputs numbers = at(out);
+    return std::vector<double>(numbers.data, numbers.data + numbers.size());
   };
   k.expect = [&](Allowance a) {
     Expect want;
@@ -426,7 +454,7 @@ void CheckShape(Checker& c, const Shape& s) {
       want.push_back({static_cast<double>(e.code)});
       want.push_back({static_cast<double>(e.id)});
       want.push_back(e.has_logprobs ? e.Of(e.logprob, s.vocab, a) : Approx());
-      for (size_t j = 0; j < kTop; ++j) {
+      for (size_t j = 0; j < listed; ++j) {
         const bool has = j < e.top.size();
         want.push_back({has ? static_cast<double>(e.top[j].id) : -1});
         want.push_back(has ? e.Of(e.top[j].value, s.vocab, a) : Approx());
@@ -444,7 +472,7 @@ void CheckShape(Checker& c, const Shape& s) {
 
 void Check(Checker& c) {
   for (const Shape& s : kShapes) {
-    if (!s.real || c.full()) CheckShape(c, s);
+    if (c.Wants(s.name, s.real)) CheckShape(c, s);
   }
 }
 

@@ -14,7 +14,11 @@
 //   6. u in [0, 1) is draw number `index` of `seed` (base/random.h); the first id in ascending
 //      order at which the running sum of the weights that stayed exceeds u times their sum.
 //
-// Step 2 in f32, every operation rounded; weights in f32 or better, their sums in double.
+// Step 2 in f32, every operation rounded; weights in f32 or better, their sums in double or, after
+// rounding each weight to a multiple of 2^-61 of the number of ids or less, exact.
+//
+// With a device `logits` is device memory; all else is the host's. The call then waits for the
+// device once.
 #pragma once
 
 #include <cstdint>
@@ -58,7 +62,7 @@ struct SampleRow {
   float repetition_penalty = 1;
   float presence_penalty = 0;
   float frequency_penalty = 0;
-  std::span<const TokenCount> counts;  // read only if one of the three penalties is on
+  std::span<const TokenCount> counts;  // ids once; read only if one of the three penalties is on
   std::span<const std::pair<int32_t, float>> bias;
   std::span<const int32_t> banned;
   uint64_t seed = 0;
@@ -79,6 +83,19 @@ struct SampleArgs {
 void Sample(Context& k, const SampleArgs& a);
 
 namespace sample {
+// Entries of all lists of a call (counts, bias, banned, top_logprobs) that memory is asked for.
+constexpr int64_t CudaEntries(int64_t entries) {
+  int64_t room = 8192;  // so that lists that grow from step to step seldom need more
+  while (room < entries) room *= 2;
+  return room;
+}
+// Bytes of workspace that Cuda asks for; more of anything asks for no less (model/memory_plan.h).
+inline constexpr int64_t kCudaRowBytes = 512, kCudaBins = 2048, kCudaSlice = 256;
+constexpr int64_t CudaWorkspace(int64_t rows, int64_t vocab, int64_t entries) {
+  const int64_t job = 8 * kCudaBins + 16 * (vocab / kCudaSlice + 1);
+  return 8 * CudaEntries(entries) + rows * (kCudaRowBytes + 2 * job + 4 * vocab);
+}
+void Cuda(Context& k, const SampleArgs& a);
 void Cpu(Context& k, const SampleArgs& a);
 void Ref(Context& k, const SampleArgs& a);
 }  // namespace sample

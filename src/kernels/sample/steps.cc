@@ -9,10 +9,6 @@
 namespace seacliff::sample {
 namespace {
 
-bool HasPenalty(const SampleRow& row) {
-  return row.repetition_penalty != 1 || row.presence_penalty != 0 || row.frequency_penalty != 0;
-}
-
 // Step 2 of the definition, on a copy. Only named ids change.
 void Adjust(const SampleRow& row, std::vector<float>& logits) {
   logits.assign(row.logits.begin(), row.logits.end());
@@ -28,25 +24,32 @@ void Adjust(const SampleRow& row, std::vector<float>& logits) {
   for (const int32_t id : row.banned) logits[static_cast<size_t>(id)] = -kInfinity;
 }
 
-void FillLogprobs(const SampleRow& row, const Parts& parts, float largest) {
-  SampleScratch& scratch = *row.scratch;
-  Token& token = *row.token;
-  const double log_sum =
-      static_cast<double>(largest) + std::log(parts.weigh(row, largest, scratch));
-  const auto logprob = [&](float logit) {
-    return static_cast<float>(static_cast<double>(logit) - log_sum);
-  };
-  token.logprob = logprob(row.logits[static_cast<size_t>(token.id)]);
-  const size_t top = std::min(static_cast<size_t>(row.top_logprobs), row.logits.size());
-  for (const Candidate& candidate : std::span(scratch.candidates).first(top)) {
-    token.top.push_back({candidate.id, logprob(candidate.logit)});
-  }
-}
-
 }  // namespace
+
+bool HasPenalty(const SampleRow& row) {
+  return row.repetition_penalty != 1 || row.presence_penalty != 0 || row.frequency_penalty != 0;
+}
 
 bool Adjusts(const SampleRow& row) {
   return HasPenalty(row) || !row.bias.empty() || !row.banned.empty();
+}
+
+Status UnusableLogits() { return Internal("the model gave logits that are NaN or infinite"); }
+
+Status NothingToChoose() {
+  return Internal("logit_bias, penalties and min_tokens leave no token to choose");
+}
+
+void FillLogprobs(float largest, double sum, float logit, std::span<const Candidate> best,
+                  Token& token) {
+  const double log_sum = static_cast<double>(largest) + std::log(sum);
+  const auto logprob = [&](float v) {
+    return static_cast<float>(static_cast<double>(v) - log_sum);
+  };
+  token.logprob = logprob(logit);
+  for (const Candidate& candidate : best) {
+    token.top.push_back({candidate.id, logprob(candidate.logit)});
+  }
 }
 
 Status SampleOne(const SampleRow& row, const Parts& parts) {
@@ -56,7 +59,7 @@ Status SampleOne(const SampleRow& row, const Parts& parts) {
   token.top.clear();
   token.logprob = 0;
   const int32_t best = parts.arg_max(row.logits, scratch);
-  if (best < 0) return Internal("the model gave logits that are NaN or infinite");
+  if (best < 0) return UnusableLogits();
 
   std::span<const float> logits = row.logits;
   token.id = best;
@@ -64,13 +67,18 @@ Status SampleOne(const SampleRow& row, const Parts& parts) {
     Adjust(row, scratch.logits);
     logits = scratch.logits;
     token.id = parts.arg_max(logits, scratch);
-    if (token.id < 0)
-      return Internal("logit_bias, penalties and min_tokens leave no token to choose");
+    if (token.id < 0) return NothingToChoose();
   }
   if (row.temperature > 0) {
     token.id = parts.draw(row, logits, logits[static_cast<size_t>(token.id)], scratch);
   }
-  if (row.top_logprobs >= 0) FillLogprobs(row, parts, row.logits[static_cast<size_t>(best)]);
+  if (row.top_logprobs >= 0) {
+    const float largest = row.logits[static_cast<size_t>(best)];
+    const double sum = parts.weigh(row, largest, scratch);
+    const size_t top = std::min(static_cast<size_t>(row.top_logprobs), row.logits.size());
+    FillLogprobs(largest, sum, row.logits[static_cast<size_t>(token.id)],
+                 std::span(scratch.candidates).first(top), token);
+  }
   return OkStatus();
 }
 

@@ -18,8 +18,18 @@ inline bool Better(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }
 
-// Whether step 2 of the definition changes any logit.
+// Whether step 2 of the definition looks at row.counts; whether it changes any logit.
+bool HasPenalty(const SampleRow& row);
 bool Adjusts(const SampleRow& row);
+
+// What is wrong with a row whose logits, or adjusted logits, have no largest one.
+Status UnusableLogits();
+Status NothingToChoose();
+
+// Step 1, from the largest logit, the sum of exp(logit - largest), the token's logit and the best
+// ones, best first.
+void FillLogprobs(float largest, double sum, float logit, std::span<const Candidate> best,
+                  Token& token);
 
 struct Parts {
   // The first id of the largest logit; -1 if a logit is NaN or +inf, or all are -inf.

@@ -1,4 +1,6 @@
 // Cases, expectation and cost of sparse_attention.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -9,7 +11,7 @@ namespace seacliff::sparse_attention {
 namespace {
 
 struct Shape {
-  const char* name;
+  std::string name;
   std::vector<CheckSequence> sequences;
   int64_t heads, dim, window_len, ratio;
   int64_t topk;  // 0: every visible block
@@ -43,15 +45,42 @@ std::vector<Shape> Shapes() {
       {"ratio 128, a million tokens", {{1048000, 1}, {90000, 1}}, 2, 128, 128, 128, 0},
       {"24 heads, two chunks", {{500, 270}, {30, 17}, {4, 2}}, 24, 512, 16, 4, 16},
       {"40 heads, two chunks", {{500, 270}, {30, 17}, {4, 2}}, 40, 512, 16, 4, 16},
-      {"16 heads, 1 token", {{4000, 1}}, 16, 512, 128, 4, 256, bf16, 1, 1, true},
-      {"16 heads, 32 tokens", {{4000, 32}}, 16, 512, 128, 4, 256, bf16, 1, 1, true},
-      {"flash window, 1 token", {{4000, 1}}, 64, 512, 128, 0, 0, bf16, 1, 1, true},
-      {"flash ratio 4, 1 token", {{8191, 1}}, 64, 512, 128, 4, 512, bf16, 1, 1, true},
-      {"flash ratio 4, 16 tokens", {{8176, 16}}, 64, 512, 128, 4, 512, bf16, 1, 1, true},
-      {"flash ratio 128, 64K, 1 token", {{65535, 1}}, 64, 512, 128, 128, 0, bf16, 1, 1, true},
-      {"flash ratio 4, chunk of 24", {{8000, 24}}, 64, 512, 128, 4, 512, bf16, 1, 1, true},
-      {"pro ratio 4, 1 token", {{8191, 1}}, 128, 512, 128, 4, 1024, bf16, 1, 1, true},
   };
+}
+
+// The models' layers. Decoding: several sequences with one token each; prefill: a chunk.
+std::vector<Shape> RealShapes(bool on_device) {
+  const auto decode = [](int64_t seqs, int64_t context) {
+    return std::vector<CheckSequence>(static_cast<size_t>(seqs), {context - 1, 1});
+  };
+  std::vector<Shape> shapes = {
+      {"16 heads, decode of 1 at 4K", decode(1, 4096), 16, 512, 128, 4, 256},
+      {"16 heads, chunk of 32 at 4K", {{4064, 32}}, 16, 512, 128, 4, 256},
+      {"pro ratio 4, decode of 1 at 8K", decode(1, 8192), 128, 512, 128, 4, 1024},
+  };
+  const std::vector<int64_t> seqs =
+      on_device ? std::vector<int64_t>{1, 8, 32, 128} : std::vector<int64_t>{1, 32};
+  for (int64_t n : seqs) {
+    const auto name = [&](const char* layer) {
+      return fmt::format("flash {}, decode of {}", layer, n);
+    };
+    shapes.push_back({name("window"), decode(n, 4096), 64, 512, 128, 0, 0});
+    shapes.push_back({name("ratio 4 at 16K"), decode(n, 16384), 64, 512, 128, 4, 512});
+    shapes.push_back({name("ratio 128 at 64K"), decode(n, 65536), 64, 512, 128, 128, 0});
+  }
+  const std::vector<int64_t> chunks =
+      on_device ? std::vector<int64_t>{1024, 4096, 8192} : std::vector<int64_t>{32};
+  for (int64_t n : chunks) {
+    shapes.push_back({fmt::format("flash ratio 4, chunk of {} at 64K", n),
+                      {{65536 - n, n}},
+                      64,
+                      512,
+                      128,
+                      4,
+                      512});
+  }
+  for (Shape& s : shapes) s.real = true;
+  return shapes;
 }
 
 using Keys = std::vector<std::vector<double>>;  // decoded entries; the first dim numbers are values
@@ -109,12 +138,28 @@ struct Setup {
   View<int32_t, 2> picks;
 };
 
+// As many blocks as there are places, ascending and at random distances.
+void PickFrom(int64_t visible, View<int32_t, 1> picks, Random& random) {
+  const int64_t count = picks.shape[0];
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t begin = i * visible / count, end = (i + 1) * visible / count;
+    picks(i) = static_cast<int32_t>(begin + random.Below(end - begin));
+  }
+}
+
+// Every entry of the pages, at real sizes.
+void FillPages(CheckMemory& memory, const PagedView& view, Random& random) {
+  memory.InPieces(view.pages, random, [&](int64_t page, Random& own) {
+    for (int64_t i = 0; i < view.page_len; ++i) FillEntry(view, page, i, own);
+  });
+}
+
 // Writes the entries that some query may read, and the picks.
 void Fill(const Shape& s, const Setup& u, Random& random) {
   const Batch& b = u.batch.all;
   for (int64_t seq = 0; seq < b.seqs(); ++seq) {
     const auto [first, count] = s.sequences[seq];
-    if (count == 0) continue;
+    if (count == 0 || s.real) continue;
     for (int64_t p = std::max<int64_t>(0, first - s.window_len + 1); p < first + count; ++p) {
       FillEntry(u.window, b.window_pages(seq, p / kPageTokens), p % kPageTokens, random);
     }
@@ -124,8 +169,12 @@ void Fill(const Shape& s, const Setup& u, Random& random) {
     }
   }
   for (int64_t t = 0; s.topk != 0 && t < b.tokens(); ++t) {
-    // Ascending blocks, with unused places among them, not only at the end.
     const int64_t visible = (b.positions(t) + 1) / s.ratio;
+    if (s.real && visible > s.topk) {
+      PickFrom(visible, u.picks[t], random);
+      continue;
+    }
+    // Ascending blocks, with unused places among them, not only at the end.
     int64_t place = 0;
     for (int64_t j = 0; j < visible && place < s.topk; ++j) {
       if (random.Below(8) == 0) u.picks(t, place++) = -1;
@@ -159,15 +208,44 @@ Keys KeysOf(const Shape& s, const Setup& u, int64_t t) {
   return keys;
 }
 
+// Entries that several tokens of a sequence read move once.
+Cost CostOf(const Shape& s, const Setup& u) {
+  const Batch& b = u.batch.all;
+  Cost cost;
+  for (int64_t seq = 0; seq < b.seqs(); ++seq) {
+    const auto [first, count] = s.sequences[seq];
+    if (count == 0) continue;
+    const int64_t last = first + count - 1;
+    int64_t entries = last - std::max<int64_t>(0, first - s.window_len + 1) + 1;
+    std::vector<bool> read(static_cast<size_t>(s.ratio == 0 ? 0 : (last + 1) / s.ratio));
+    for (int64_t t = b.seq_begin(seq); t < b.seq_begin(seq + 1); ++t) {
+      const int64_t visible = s.ratio == 0 ? 0 : (b.positions(t) + 1) / s.ratio;
+      int64_t keys = std::min<int64_t>(b.positions(t) + 1, s.window_len);
+      if (s.topk == 0) {
+        keys += visible;
+        std::fill(read.begin(), read.begin() + visible, true);
+      }
+      for (int64_t i = 0; i < s.topk; ++i) {
+        if (u.picks(t, i) < 0) continue;
+        ++keys;
+        read[u.picks(t, i)] = true;
+      }
+      cost.flops += 4 * s.heads * s.dim * keys;
+    }
+    entries += std::count(read.begin(), read.end(), true);
+    cost.bytes += entries * EntryBytes(u.window.format, s.dim);
+  }
+  return cost;
+}
+
 void CheckShape(Checker& c, const Shape& s) {
   Random random = c.NewRandom(s.name);
-  CheckMemory memory;
+  CheckMemory memory(&c.pool());
   Setup u;
   u.batch = MakeBatch(memory, random, s.sequences, s.window_len, int64_t{1} << 40);
   const int64_t tokens = u.batch.all.tokens();
-  const auto q =
-      memory.Activations<3>("q", s.dtype, {tokens, s.heads, s.dim}, Access::kRead,
-                            [&](int64_t) { return s.query_magnitude * random.Normal(); });
+  const auto q = memory.Normals<3>("q", s.dtype, {tokens, s.heads, s.dim}, Access::kRead, random,
+                                   s.query_magnitude);
   const auto sink = memory.Array<float, 1>("sink", {s.heads}, Access::kRead, [&](int64_t h) {
     return s.sink_magnitude * (h % 2 == 0 ? 1 : -1) * (0.5 + random.Uniform());
   });
@@ -182,6 +260,8 @@ void CheckShape(Checker& c, const Shape& s) {
   if (s.topk != 0) u.picks = memory.Array<int32_t, 2>("picks", {tokens, s.topk}, Access::kRead);
   const auto out = memory.Activations<3>("out", s.dtype, q.shape, Access::kWrite);
   const auto scale = static_cast<float>(1 / std::sqrt(static_cast<double>(s.dim)));
+  if (s.real) FillPages(memory, u.window, random);
+  if (s.real && s.ratio != 0) FillPages(memory, u.compressed, random);
   Fill(s, u, random);
 
   const auto args = [=](const Place& at, int64_t part) {
@@ -201,13 +281,18 @@ void CheckShape(Checker& c, const Shape& s) {
                                at(part == kWhole ? u.batch.all : u.batch.single[part]),
                                at(out).Rows(begin, count)};
   };
+  const std::vector<int64_t> sample = TokensToCheck(tokens, s.real, random);
   Case k;
   k.name = s.name;
   k.parts = tokens;
-  k.read = [=](const Place& at) { return Loaded(at(out)); };
+  k.read = [=](const Place& at) {
+    std::vector<double> all;
+    for (int64_t t : sample) Append(all, Loaded(at(out).Rows(t, 1)));
+    return all;
+  };
   k.expect = [=](Allowance a) {
     Expect all;
-    for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t t : sample) {
       const Keys keys = KeysOf(s, u, t);
       for (int64_t h = 0; h < s.heads; ++h) {
         const Expect query = Values(q, (t * s.heads + h) * s.dim, s.dim);
@@ -219,15 +304,8 @@ void CheckShape(Checker& c, const Shape& s) {
     }
     return all;
   };
-  // Entries that several tokens of a sequence read move once.
-  int64_t reads = 0;
-  for (int64_t t = 0; t < tokens; ++t) {
-    const auto keys = static_cast<int64_t>(KeysOf(s, u, t).size());
-    k.cost.flops += 4 * s.heads * s.dim * keys;
-    reads = std::max(reads, keys);
-  }
-  reads = static_cast<int64_t>(s.sequences.size()) * reads + tokens;
-  k.cost.bytes = reads * EntryBytes(format, s.dim) + 2 * q.size() * SizeOf(s.dtype);
+  k.cost = CostOf(s, u);
+  k.cost.bytes += 2 * q.size() * SizeOf(s.dtype);
   k.real = s.real;
   c.Run<SparseAttentionArgs>(memory, k, args);
 }
@@ -236,7 +314,10 @@ void CheckShape(Checker& c, const Shape& s) {
 
 void Check(Checker& c) {
   for (const Shape& s : Shapes()) {
-    if (!s.real || c.full()) CheckShape(c, s);
+    if (c.Wants(s.name, s.real)) CheckShape(c, s);
+  }
+  for (const Shape& s : RealShapes(c.on_device())) {
+    if (c.Wants(s.name, s.real)) CheckShape(c, s);
   }
 }
 

@@ -1,5 +1,6 @@
-// The keys of the cuda row of sparse_attention: which a token has, where they lie, how they come
-// into shared memory, and how a warp reads them there. cuda.cu has the rest.
+// What both kernels of the cuda row of sparse_attention share: which keys a token has, where they
+// lie, how stored values become bf16, and how a head's output ends. cuda_chunk.cuh is for tokens of
+// long chunks, cuda_scores.cuh and cuda_values.cuh, one after the other, for the others.
 #pragma once
 
 #include "kernels/common/cuda.cuh"
@@ -9,24 +10,26 @@ namespace seacliff::sparse_attention {
 
 using namespace cuda;  // NOLINT: the frame of every CUDA row
 
-inline constexpr int kTile = 32;    // keys
-inline constexpr int kStages = 3;   // tiles of keys in shared memory
-inline constexpr int kGroup = 64;   // values of a warp
-inline constexpr int kScales = 8;   // bytes of an entry's scales
-inline constexpr int kPiece = 128;  // keys of a piece, unless that makes more pieces than
-inline constexpr int kMaxPieces = 16;
-inline constexpr int kFew = 16;  // tokens that a sequence may bring to be shared out
+inline constexpr int kGroup = 64;        // values of an entry that share a scale
+inline constexpr int kScales = 8;        // bytes of an entry's scales
+inline constexpr int kUnit = kCudaUnit;  // keys whose weights are relative to one number
+inline constexpr int kFew = kCudaFew;
+inline constexpr float kLog2e = 1.44269504f;
+
+// Bytes of an entry's row of values in shared memory: an odd number of 16, so that eight rows meet
+// in no bank.
+__host__ __device__ inline int Pitch(int groups) { return (groups + 1) * kGroup + 16; }
 
 // ---- types ----
 
-// Entries of one storage.
+// Entries of one storage; the lengths fit 31 bits.
 struct Entries {
   const uint8_t* data;
   const int32_t* table;  // page numbers of a sequence
-  int64_t table_stride, table_width;
-  int64_t page_bytes, scales;  // where a page's scales begin
-  int64_t pages;
-  int32_t page_len;
+  int64_t table_stride;
+  uint32_t table_width;
+  int32_t page_bytes, scales, pages;  // where a page's scales begin
+  int32_t shift;                      // a page holds 2^shift entries
 };
 
 struct Params {
@@ -40,25 +43,27 @@ struct Params {
   const int32_t* picks;  // null: every block
   int64_t picks_stride;
   Entries window, compressed;
-  float* parts;          // [slots, pieces, heads, dim], sums relative to the piece's largest score
-  float2* parts_stat;    // [slots, pieces, heads]: largest score, sum of weights
-  int64_t whole;         // tokens that may be long ones' (all or 0)
-  int64_t first_slot;    // of this launch: tokens of sequences that bring few
-  int32_t slots_of_seq;  // 0: slots are numbers of tokens
+  // Of tokens of sequences that bring few. A unit's weights: as factors b of MmaBf16, [slots,
+  // units, 2 steps, tiles, lanes, 2]; its stats: [slots, units, tiles, 8], what power of two the
+  // weights are relative to, and their sum. Tiles: of 8 heads.
+  uint32_t* weights;
+  float2* stats;
+  int64_t first_slot;          // of this launch
+  int32_t slots_of_seq;        // 0: slots are numbers of tokens
+  bool all_few;                // every token is taken for such a one
   int32_t heads, dim, blocks;  // `blocks` of heads
   int32_t window_len, ratio, topk;
-  int32_t pieces;
+  int32_t units, tiles;   // the most of a token
+  int32_t split, splits;  // units of a block of the first kernel, and how many times
   float scale;
 };
 
 // A token's keys, numbered: the window's, then the compressed ones or places among the picks.
 struct Keys {
+  const int32_t *window_row, *compressed_row;  // its sequence's page numbers
+  const int32_t* picks;                        // null: every block
   int32_t token, seq, position;
   int32_t window, count;
-};
-
-struct Piece {
-  int32_t length, count;
 };
 
 // Where a key lies; null: there is none.
@@ -72,21 +77,16 @@ __device__ inline Keys KeysOf(const Params& p, int token) {
   k.token = token;
   k.seq = p.seq_of[token];
   k.position = p.positions[token];
+  k.window_row = p.window.table + k.seq * p.window.table_stride;
+  k.compressed_row = p.compressed.table + k.seq * p.compressed.table_stride;
+  k.picks = p.picks == nullptr ? nullptr : p.picks + token * p.picks_stride;
   k.window = min(p.window_len, k.position + 1);
   k.count = k.window;
   if (p.ratio != 0) k.count += p.picks != nullptr ? p.topk : (k.position + 1) / p.ratio;
   return k;
 }
 
-// A function of a token's own number of keys.
-__device__ inline Piece PiecesOf(int32_t keys) {
-  Piece piece = {kPiece, 0};
-  if (keys > kPiece * kMaxPieces) {
-    piece.length = (keys + kMaxPieces * kTile - 1) / (kMaxPieces * kTile) * kTile;
-  }
-  piece.count = (keys + piece.length - 1) / piece.length;
-  return piece;
-}
+__device__ inline int CeilUnits(int32_t keys) { return (keys + kUnit - 1) / kUnit; }
 
 __device__ inline int TokensOf(const Params& p, int seq) {
   return p.seq_begin[seq + 1] - p.seq_begin[seq];
@@ -95,39 +95,13 @@ __device__ inline int TokensOf(const Params& p, int seq) {
 // The token of a slot; -1 if there is none, or if its sequence brings many.
 __device__ inline int TokenOf(const Params& p, int64_t slot) {
   if (p.slots_of_seq == 0) {
-    return TokensOf(p, p.seq_of[slot]) <= kFew ? static_cast<int>(slot) : -1;
+    const bool few = p.all_few || TokensOf(p, p.seq_of[slot]) <= kFew;
+    return few ? static_cast<int>(slot) : -1;
   }
   const int seq = static_cast<int>(slot / p.slots_of_seq);
   const int place = static_cast<int>(slot % p.slots_of_seq);
   const int count = TokensOf(p, seq);
   return count <= kFew && place < count ? p.seq_begin[seq] + place : -1;
-}
-
-// ---- shared memory ----
-
-template <int kTiles>
-struct Shared {
-  static constexpr int kHeads = 16 * kTiles;
-  static constexpr int kWeightPitch = kTile + 8;  // bf16
-
-  Source sources[kStages][kTile];
-  float2 turns[32];      // cosine and sine of the rotated pairs
-  float factor[kHeads];  // what a tile shrinks the sums before it by
-  float top[kHeads], sum[kHeads];
-  uint32_t valid[kStages + 1];  // keys of a tile that are there, of some tiles in turn
-  Bf16 weights[kHeads * kWeightPitch];
-};
-
-// After Shared: keys, kStages times [kTile, pitch] bytes and [kTile, kScales]; then scores,
-// [groups, kHeads, kTile] f32.
-__host__ __device__ inline int Pitch(int groups) {  // an odd number of 16 bytes: free of conflicts
-  return (groups + 1) * kGroup + 16;
-}
-__host__ __device__ inline int StageBytes(int groups) { return kTile * (Pitch(groups) + kScales); }
-template <int kTiles>
-constexpr int64_t SharedBytes(int groups) {
-  return static_cast<int64_t>(sizeof(Shared<kTiles>)) + kStages * StageBytes(groups) +
-         int64_t{4} * groups * Shared<kTiles>::kHeads * kTile;
 }
 
 // ---- load ----
@@ -139,122 +113,79 @@ struct Search {
   int32_t page = -1;
   bool in_window = false;
 
-  __device__ inline void Name(const Params& p, const Keys& k, int32_t number, int32_t end) {
+  __device__ __forceinline__ void Name(const Keys& k, int32_t number) {
     block = -1;
     in_window = number < k.window;
-    if (number >= end) return;
+    if (number >= k.count) return;
     if (in_window) {
       block = k.position - k.window + 1 + number;
     } else {
       block = number - k.window;
-      if (p.picks != nullptr) block = p.picks[k.token * p.picks_stride + block];
+      if (k.picks != nullptr) block = k.picks[block];
     }
   }
-  __device__ inline void Look(const Params& p, const Keys& k) {
-    const Entries& e = in_window ? p.window : p.compressed;
-    page = -1;
-    if (block < 0 || block / e.page_len >= e.table_width) return;
-    page = e.table[k.seq * e.table_stride + block / e.page_len];
+  __device__ __forceinline__ void Look(const Params& p, const Keys& k) {
+    page = in_window ? PageIn(p.window, k.window_row) : PageIn(p.compressed, k.compressed_row);
   }
-  // Tells whether there is such a key.
-  __device__ inline bool Find(const Params& p, Source* source) const {
-    const Entries& e = in_window ? p.window : p.compressed;
-    const bool found = page >= 0 && page < e.pages;
-    const uint8_t* at = e.data + page * e.page_bytes;
-    const int32_t slot = block % e.page_len;
-    source->values = found ? at + int64_t{slot} * (p.dim + kGroup) : nullptr;
-    source->scales = at + e.scales + int64_t{slot} * kScales;
-    return found;
+  // No values if there is no such key.
+  __device__ __forceinline__ Source Find(const Params& p) const {
+    return in_window ? FindIn(p, p.window) : FindIn(p, p.compressed);
+  }
+
+ private:
+  __device__ __forceinline__ int32_t PageIn(const Entries& e, const int32_t* row) const {
+    const auto place = static_cast<uint32_t>(block >> e.shift);  // of no block: beyond any width
+    return place < e.table_width ? row[place] : -1;
+  }
+  __device__ __forceinline__ Source FindIn(const Params& p, const Entries& e) const {
+    if (static_cast<uint32_t>(page) >= static_cast<uint32_t>(e.pages)) return {};
+    const uint8_t* at = e.data + int64_t{page} * e.page_bytes;
+    const int32_t slot = block & ((1 << e.shift) - 1);
+    return {at + slot * (p.dim + kGroup), at + e.scales + slot * kScales};
   }
 };
 
-// Eight threads a key; zeros where there is none. Only where a page is one entry do rows begin at
-// multiples of 8 instead of 16.
-__device__ inline void FetchTile(const Params& p, const Source* sources, uint8_t* stage,
-                                 int groups) {
-  const int part = threadIdx.x % 8, pitch = Pitch(groups), row_bytes = (groups + 1) * kGroup;
-#pragma unroll 1
-  for (int key = threadIdx.x / 8; key < kTile; key += groups * kWarp / 8) {
-    const Source source = sources[key];
-    const bool valid = source.values != nullptr;
-    const uint8_t* from = valid ? source.values : p.window.data;
-    uint8_t* to = stage + key * pitch;
-    if (reinterpret_cast<uintptr_t>(from) % 16 == 0) {
-      for (int i = 16 * part; i < row_bytes; i += 128) CopyAsync16(to + i, from + i, valid);
-    } else {
-      for (int i = 8 * part; i < row_bytes; i += 64) CopyAsync8(to + i, from + i, valid);
-    }
-    if (part == 0) {
-      CopyAsync8(stage + kTile * pitch + key * kScales, valid ? source.scales : p.window.data,
-                 valid);
-    }
-  }
+// ---- numbers ----
+
+// Four e4m3 as bf16, first values 0 and 2, then 1 and 3. bf16 has the same order of bits with a
+// wider exponent, so that a value moved there, subnormal or not, is 2^-120 of itself: times 2^120,
+// or another pair of factors, is exact.
+struct Decoded {
+  uint32_t even, odd;
+  __device__ __forceinline__ explicit Decoded(uint32_t word, uint32_t factors = 0x7b807b80u)
+      : even(Times((word << 4 & 0x07f007f0u) | (word << 8 & 0x80008000u), factors)),
+        odd(Times((word >> 4 & 0x07f007f0u) | (word & 0x80008000u), factors)) {}
+};
+
+// Two e8m0 as bf16.
+__device__ inline uint32_t ScalePair(uint32_t low, uint32_t high) {
+  return (low == 0 ? 0x40u : low << 7) | (high == 0 ? 0x40u : high << 7) << 16;
 }
 
-// Two e4m3 of a word as bf16, 2^-120 of their values: bf16 has the same order of bits with a wider
-// exponent, so a byte's halves go to two bytes, subnormal values included. Times 2^120 is exact.
-struct Spread {
-  uint32_t low, high;
-  __device__ inline explicit Spread(uint32_t word)
-      : low((word << 4) & 0xf0f0f0f0u), high(((word >> 4) & 0x07070707u) | (word & 0x80808080u)) {}
-  template <int kFirst, int kSecond>
-  __device__ inline uint32_t Take() const {
-    constexpr uint32_t kOrder = kFirst | (4 + kFirst) << 4 | kSecond << 8 | (4 + kSecond) << 12;
-    return Times(__byte_perm(low, high, kOrder), 0x7b807b80u);
-  }
-};
+// Of every thread of the block. Warps of different groups meet here from different code.
+__device__ inline void Meet() { asm volatile("bar.sync 0, %0;\n" ::"r"(blockDim.x) : "memory"); }
 
-// What each warp does with tiles of keys; `kRope`: bf16 values as they are, the last warp's.
-//
-// Of e4m3, a matrix of ldmatrix has rows of 16 values. Without transposition a lane gets the four
-// neighbouring values 4t .. 4t + 3 of a row, which are taken for numbers 2t, 2t + 1, 2t + 8, 2t + 9
-// of a product's 16 terms: the query's values are put in the same order. Transposed, it gets a
-// block of two keys and two neighbouring values: two columns of factors.
-template <bool kRope>
-struct Lane {
-  const uint8_t* keys;  // of the stage, this warp's values
-  int pitch, lane;
+__device__ inline float Exp(float x) { return exp2f(x * kLog2e); }
+// The exact power of whole numbers; results below 2^-126 are 0.
+__device__ inline float Exp2(float x) {
+  float r;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
 
-  // Factors b of the 4 steps of 8 keys' scores.
-  __device__ __forceinline__ void ForScores(int first_key, uint32_t (&b)[4][2]) const {
-    const uint8_t* row = keys + (first_key + lane % 8) * pitch + lane / 8 * 16;
-    uint32_t r[4];
-    LoadMatrix4(r, row);
-    if constexpr (kRope) {
-      b[0][0] = r[0], b[0][1] = r[1], b[1][0] = r[2], b[1][1] = r[3];
-      LoadMatrix4(r, row + 64);
-      b[2][0] = r[0], b[2][1] = r[1], b[3][0] = r[2], b[3][1] = r[3];
-    } else {
-#pragma unroll
-      for (int step = 0; step < 4; ++step) {
-        const Spread spread(r[step]);
-        b[step][0] = spread.Take<0, 1>();
-        b[step][1] = spread.Take<2, 3>();
-      }
-    }
-  }
+// ---- the end of a head ----
 
-  // Factors b of 16 keys and the columns 8 (4 half) .. of the output, as StoreHead has them.
-  __device__ __forceinline__ void ForValues(int first_key, int half, uint32_t (&b)[4][2]) const {
-    const uint8_t* row = keys + (first_key + lane % 16) * pitch + lane / 16 * 16;
-    uint32_t r[4];
-    if constexpr (kRope) {
-#pragma unroll
-      for (int quarter = 0; quarter < 2; ++quarter) {
-        LoadMatrix4Transposed(r, row + 64 * half + 32 * quarter);
-        b[2 * quarter][0] = r[0], b[2 * quarter][1] = r[1];
-        b[2 * quarter + 1][0] = r[2], b[2 * quarter + 1][1] = r[3];
-      }
-    } else {
-      LoadMatrix4Transposed(r, row + 32 * half);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const Spread spread(r[i]);
-        b[i / 2 * 2][i % 2] = spread.Take<0, 2>();
-        b[i / 2 * 2 + 1][i % 2] = spread.Take<1, 3>();
-      }
-    }
-  }
-};
+// Cosine and sine of the pair of rotated values `lane`.
+__device__ inline float2 TurnOf(const Params& p, int32_t position, int lane) {
+  float2 turn;
+  sincosf(__fmul_rn(static_cast<float>(position), p.frequencies[lane]), &turn.y, &turn.x);
+  return turn;
+}
+// Rounded, turned back, rounded.
+__device__ inline uint32_t TurnedBack(float a, float b, float2 turn) {
+  a = RoundBf16(a), b = RoundBf16(b);
+  return Bf16Pair(__fmul_rn(a, turn.x) + __fmul_rn(b, turn.y),
+                  __fmul_rn(b, turn.x) - __fmul_rn(a, turn.y));
+}
 
 }  // namespace seacliff::sparse_attention

@@ -97,25 +97,40 @@ template <int kParts>
 __global__ void __launch_bounds__(kWarps* kWarp) Insert(const Params p) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int64_t token = int64_t{blockIdx.x} * kWarps + warp;
+
+  // ---- load: first what no step writes ----
+  LetNextStart();
+  const float frequency = p.frequencies[lane];
+  float weight[kParts][kOwn];
+#pragma unroll
+  for (int part = 0; part < kParts; ++part) {
+    const int at = part * kSpan + lane * kOwn;
+    if (at < p.dim) Load16(p.weight + at, p.wide_weight, weight[part]);
+  }
+  WaitForEarlier();
   if (token >= p.tokens) return;
   const int32_t position = p.positions[token];
+  const int64_t pages_at = p.seq_of[token] * p.pages_stride;
+  float v[kParts][kOwn];
+#pragma unroll
+  for (int part = 0; part < kParts; ++part) {
+    const int at = part * kSpan + lane * kOwn;
+    if (at < p.dim) Load16(p.kv + token * p.dim + at, true, v[part]);
+  }
   const int64_t page_at = position / kPageTokens;
   const int32_t slot = static_cast<int32_t>(position % kPageTokens);
-  const int64_t page =
-      page_at < p.max_pages ? p.pages[p.seq_of[token] * p.pages_stride + page_at] : -1;
-  if (page < 0 || page >= p.pages_held) return;  // a broken table must not write elsewhere
+  const int64_t page = page_at < p.max_pages ? p.pages[pages_at + page_at] : -1;
 
   // A lane turns one pair's frequency into cosine and sine; the eight it may need come from others.
   float own_cos, own_sin;
-  sincosf(__fmul_rn(static_cast<float>(position), p.frequencies[lane]), &own_sin, &own_cos);
+  sincosf(__fmul_rn(static_cast<float>(position), frequency), &own_sin, &own_cos);
+  if (page < 0 || page >= p.pages_held) return;  // a broken table must not write elsewhere
 
-  float v[kParts][kOwn];
   float sum = 0;
 #pragma unroll
   for (int part = 0; part < kParts; ++part) {
     const int at = part * kSpan + lane * kOwn;
     if (at >= p.dim) continue;
-    Load16(p.kv + token * p.dim + at, true, v[part]);
 #pragma unroll
     for (const float x : v[part]) sum += x * x;
   }
@@ -135,11 +150,9 @@ __global__ void __launch_bounds__(kWarps* kWarp) Insert(const Params p) {
       turn_sin[i] = __shfl_sync(0xffffffffu, own_sin, 8 * (lane % 4) + i);
     }
     if (at >= p.dim) continue;
-    float weight[kOwn];
-    Load16(p.weight + at, p.wide_weight, weight);
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
-      v[part][i] = RoundBf16(__fmul_rn(__fmul_rn(v[part][i], norm), weight[i]));
+      v[part][i] = RoundBf16(__fmul_rn(__fmul_rn(v[part][i], norm), weight[part][i]));
     }
     if (at < rope) {
       StoreE4m3(values + at, scales + at / 64, v[part], lane);
@@ -182,8 +195,8 @@ void Cuda(Context& k, const WindowInsertArgs& a) {
                     reinterpret_cast<uintptr_t>(a.weight.data) % 16 == 0,
                     a.eps};
   const dim3 grid(static_cast<uint32_t>(CeilDiv(tokens, kWarps)));
-  Launch(k, "window_insert", dim <= kSpan ? Insert<1> : Insert<2>, grid, dim3(kWarps * kWarp), 0,
-         p);
+  LaunchOverlapped(k, "window_insert", dim <= kSpan ? Insert<1> : Insert<2>, grid,
+                   dim3(kWarps * kWarp), 0, p);
 }
 
 }  // namespace seacliff::window_insert
