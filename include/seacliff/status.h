@@ -21,6 +21,7 @@ enum class Code : int32_t {
   kExhausted = 3,        // 429
   kUnimplemented = 4,    // 501
   kInternal = 5,         // 500
+  kUnavailable = 6,      // 503: the device is lost; only a new process can go on
 };
 
 class [[nodiscard]] Status {
@@ -47,6 +48,7 @@ inline Status Unimplemented(std::string message) {
   return {Code::kUnimplemented, std::move(message)};
 }
 inline Status Internal(std::string message) { return {Code::kInternal, std::move(message)}; }
+inline Status Unavailable(std::string message) { return {Code::kUnavailable, std::move(message)}; }
 
 // A value of type T, or the Status that says why there is none. Reading the value of a failed
 // Result is a programming error and aborts with the message.

@@ -25,10 +25,12 @@ struct Settings {
   std::string dir;
 
   // The model.
-  std::string load_format, repack_cache, numerics, kernels;
+  std::string load_format, repack_cache, numerics, output_projection, kernels;
   int64_t threads = 0;
   int64_t max_model_len = 0, max_num_seqs = 1, max_num_batched_tokens = 512;
-  ByteSize kv_cache_memory;
+  ByteSize kv_cache_memory, device_memory;
+  double gpu_memory_utilization = 0.9;
+  int64_t tensor_parallel_size = 1;
   std::optional<int64_t> seed;
 
   // The server.
@@ -55,7 +57,7 @@ struct Settings {
   std::string ids_file, out;
   int64_t prefill = -1, chunk = 0, from = -1;
   bool layers = false, mtp = false, margins = false;
-  std::string op, row, isa, machine, results;
+  std::string op, row, case_name, isa, machine, results;
   bool full = false, bench = false;
   ByteSize smem_limit;
   int64_t max_sms = 0;

@@ -62,7 +62,7 @@ void CompressAndIndex(Context& k, const ModelConfig& c, const AttentionWeights& 
 void OutputProjection(Context& k, const ModelConfig& c, const AttentionWeights& w, Activations& s) {
   const int64_t tokens = s.x.shape[0];
   GroupedLinear(k, {s.o.Reshape<3>({tokens, c.o_groups, c.heads_per_group() * c.head_dim}), w.wo_a,
-                    s.z.Reshape<3>({tokens, c.o_groups, c.o_rank})});
+                    w.quantise_o, s.z.Reshape<3>({tokens, c.o_groups, c.o_rank})});
   Linear(k, {s.z, w.wo_b, true, s.y});
 }
 

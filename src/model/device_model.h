@@ -1,5 +1,5 @@
 // A model that lives on a GPU: weights, caches and activations there, the step's numbers copied
-// over, logits copied back. Checkpoint numerics only; without MTP.
+// over; logits stay there. Checkpoint numerics only.
 #pragma once
 
 #include <memory>

@@ -1,8 +1,6 @@
 // The walk over all weights, twice: once for their sizes, once to copy them.
 #include "model/device_weights.h"
 
-#include <fmt/format.h>
-
 #include <functional>
 
 #include "base/pages.h"
@@ -35,24 +33,23 @@ struct Placer {
   }
 };
 
-constexpr int64_t Aligned(int64_t bytes) { return (bytes + 255) / 256 * 256; }
-
 }  // namespace
 
-Result<DeviceWeights> DeviceWeights::Upload(ModelWeights& weights, Device& device,
-                                            const LoadProgress& progress) {
+int64_t DeviceWeights::BytesOf(ModelWeights& weights) {
   int64_t total = 0;
   VisitWeights(weights, Placer{[&](const void* host, int64_t bytes) {
                  total += Aligned(bytes);
                  return host;
                }});
+  return total;
+}
 
+Result<DeviceWeights> DeviceWeights::Upload(ModelWeights& weights, Device& device,
+                                            const LoadProgress& progress) {
+  const int64_t total = BytesOf(weights);
   DeviceWeights result;
-  result.memory_ = device.Allocate(total);
-  if (result.memory_.data() == nullptr) {
-    return Exhausted(fmt::format("{}: the weights take {:.1f} GB, which are not free on the device",
-                                 device.gpu().name, static_cast<double>(total) / 1e9));
-  }
+  result.memory_ = device.Allocate(total, "the weights");
+  if (result.memory_.data() == nullptr) return device.TakeError();
   auto* next = static_cast<std::byte*>(result.memory_.data());
   int64_t done = 0;
   VisitWeights(weights, Placer{[&](const void* host, int64_t bytes) -> const void* {

@@ -17,6 +17,11 @@ class DeviceWeights {
 
   int64_t bytes() const { return memory_.bytes(); }
 
+  // What an array of `bytes` takes of the memory.
+  static constexpr int64_t Aligned(int64_t bytes) { return (bytes + 255) / 256 * 256; }
+  // What they will all take.
+  static int64_t BytesOf(ModelWeights& weights);
+
  private:
   Buffer memory_;
 };

@@ -23,7 +23,7 @@ DirectRunner::DirectRunner(Model& model, int64_t seqs, int64_t max_len)
     : model_(model), pages_per_seq_(PagesFor(max_len)), lengths_(static_cast<size_t>(seqs), 0) {}
 
 Status DirectRunner::Step(std::span<const Piece> pieces, std::span<const int32_t> rows,
-                          std::vector<float>& logits, const ForwardTrace* trace) {
+                          const ForwardTrace* trace) {
   ids_.clear();
   positions_.clear();
   seq_of_.clear();
@@ -46,17 +46,19 @@ Status DirectRunner::Step(std::span<const Piece> pieces, std::span<const int32_t
     }
   }
   rows_.assign(rows.begin(), rows.end());
-  const int64_t vocab = model_.config().vocab_size;
-  logits.resize(rows.size() * static_cast<size_t>(vocab));
-  return model_.Forward(batch(), {logits.data(), {static_cast<int64_t>(rows.size()), vocab}},
-                        trace);
+  return model_.Forward(batch(), trace);
+}
+
+Status DirectRunner::Step(std::span<const Piece> pieces, std::span<const int32_t> rows,
+                          std::vector<float>& logits, const ForwardTrace* trace) {
+  SC_RETURN_IF_ERROR(Step(pieces, rows, trace));
+  return model_.ReadLogits(logits);
 }
 
 Status DirectRunner::StepMtp(std::span<const int32_t> next_ids, std::vector<float>& logits) {
-  const int64_t vocab = model_.config().vocab_size;
-  logits.resize(rows_.size() * static_cast<size_t>(vocab));
-  return model_.ForwardMtp(batch(), {next_ids.data(), {static_cast<int64_t>(next_ids.size())}},
-                           {logits.data(), {static_cast<int64_t>(rows_.size()), vocab}});
+  const View<const int32_t, 1> ids(next_ids.data(), {static_cast<int64_t>(next_ids.size())});
+  SC_RETURN_IF_ERROR(model_.ForwardMtp(batch(), ids));
+  return model_.ReadLogits(logits);
 }
 
 Batch DirectRunner::batch() const {

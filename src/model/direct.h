@@ -23,8 +23,11 @@ class DirectRunner {
     int64_t seq;
     std::span<const int32_t> ids;  // the sequence's next tokens
   };
-  // One step. `rows`: tokens of the step (pieces one after the other) whose logits are wanted;
-  // logits get rows.size() * vocab_size values.
+  // One step. `rows`: tokens of the step (pieces one after the other) whose logits are wanted; they
+  // are then the model's logits().
+  Status Step(std::span<const Piece> pieces, std::span<const int32_t> rows,
+              const ForwardTrace* trace = nullptr);
+  // The same, and copies them: rows.size() * vocab_size values.
   Status Step(std::span<const Piece> pieces, std::span<const int32_t> rows,
               std::vector<float>& logits, const ForwardTrace* trace = nullptr);
   // The MTP layer over the tokens of the last step; next_ids[i] follows token i.

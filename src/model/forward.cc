@@ -1,10 +1,19 @@
-// A layer: two sub-blocks between residual streams.
+// A layer: two sub-blocks between residual streams; all layers; and the MTP layer's input.
 #include "model/forward.h"
 
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "kernels/common/mhc.h"
+#include "kernels/embed/op.h"
 #include "kernels/linear/op.h"
 #include "kernels/mhc_boundary/op.h"
 #include "kernels/mhc_head/op.h"
+#include "kernels/mtp_join/op.h"
+#include "kernels/rms_norm/op.h"
 #include "kernels/router/op.h"
+#include "model/model.h"
 
 namespace seacliff {
 namespace {
@@ -15,6 +24,40 @@ void Boundary(Context& k, const ModelConfig& c, const MhcWeights& hc, const Norm
   MhcBoundary(k,
               {first ? Act<2>() : s.y, s.streams, s.mix, hc, norm, static_cast<float>(c.norm_eps),
                static_cast<float>(c.hc_eps), c.sinkhorn_iters, s.x});
+}
+
+void WantMargins(const ForwardTrace& trace, int64_t i, Activations& s) {
+  if (!trace.expert_margin) return;
+  s.expert_margin = trace.expert_margin[i];
+  s.index_margin = trace.index_margin[i];
+  for (int64_t t = 0; t < s.index_margin.shape[0]; ++t) s.index_margin(t) = INFINITY;
+}
+
+// The kind of a layer, for profiles.
+const char* PartOf(const LayerWeights& w) {
+  const bool hash = static_cast<bool>(w.moe.table);
+  if (w.attn.ratio == 4) return hash ? "ratio 4, hash" : "ratio 4";
+  if (w.attn.ratio == 128) return hash ? "ratio 128, hash" : "ratio 128";
+  return hash ? "window, hash" : "window";
+}
+
+void CopyToHost(Context& k, void* to, const void* from, int64_t bytes) {
+  if (k.device() != nullptr) return k.device()->Download(to, from, bytes);
+  std::memcpy(to, from, static_cast<size_t>(bytes));
+}
+
+// The streams of the traced token after layer i: what the next boundary will make of them.
+void TraceStreams(Context& k, const ForwardTrace& trace, int64_t i, const Activations& s) {
+  const int64_t t = trace.token, n = s.streams.shape[1], dim = s.streams.shape[2];
+  const DType dtype = s.x.dtype;
+  std::vector<float> streams(static_cast<size_t>(n * dim)), y(static_cast<size_t>(dim));
+  std::vector<float> mix(static_cast<size_t>(n + n * n));
+  CopyToHost(k, streams.data(), s.streams.Rows(t, 1).data, n * dim * SizeOf(dtype));
+  CopyToHost(k, y.data(), s.y.Rows(t, 1).data, dim * SizeOf(dtype));
+  CopyToHost(k, mix.data(), &s.mix(t, 0), (n + n * n) * SizeOf(DType::kF32));
+  const Act<3> copy(streams.data(), dtype, {1, n, dim});
+  MhcPost({y.data(), dtype, {1, dim}}, copy, {mix.data(), {1, n + n * n}}, 0);
+  for (int64_t d = 0; d < n * dim; ++d) trace.layers[i].data[d] = copy.Load(d);
 }
 
 }  // namespace
@@ -33,6 +76,33 @@ void Block(Context& k, const ModelConfig& c, const LayerWeights& w, const Batch&
   Attention(k, c, w.attn, b, cache, s);
   Boundary(k, c, w.hc_ffn, w.ffn_norm, false, s);
   MixtureOfExperts(k, c, w.moe, b, s);
+}
+
+void Trunk(Context& k, const ModelConfig& c, const ModelWeights& w, const Batch& b,
+           const CacheStore& cache, const ForwardTrace* trace, Activations& s) {
+  Embed(k, {b.ids, w.embed, s.streams});
+  for (int64_t i = 0; i < c.layers; ++i) {
+    if (trace != nullptr) WantMargins(*trace, i, s);
+    const LayerWeights& layer = w.layers[static_cast<size_t>(i)];
+    k.set_part(PartOf(layer));
+    Block(k, c, layer, b, cache.layer(i), i == 0, s);
+    if (trace != nullptr && trace->layers) TraceStreams(k, *trace, i, s);
+  }
+  k.set_part("");
+}
+
+void JoinNext(Context& k, const ModelConfig& c, const Matrix& embed, const MtpWeights& w,
+              View<const int32_t, 1> next_ids, Activations& s, void* normed) {
+  const auto eps = static_cast<float>(c.norm_eps);
+  const int64_t tokens = s.x.shape[0];
+  const Act<2> next = s.y, streams = s.streams.Reshape<2>({tokens * c.streams, c.dim});
+  const Act<2> hidden(normed, s.x.dtype, streams.shape);
+  Embed(k, {next_ids, embed, next.Reshape<3>({tokens, 1, c.dim})});
+  RmsNorm(k, {next, w.enorm, eps, next});
+  Linear(k, {next, w.e_proj, true, s.x});
+  RmsNorm(k, {streams, w.hnorm, eps, hidden});
+  Linear(k, {hidden, w.h_proj, true, streams});
+  MtpJoin(k, {s.x, s.streams});
 }
 
 void Head(Context& k, const ModelConfig& c, const Batch& b, const MhcWeights& hc,

@@ -9,6 +9,8 @@
 
 namespace seacliff {
 
+struct ForwardTrace;
+
 // x -> y: attention over the window and the layer's compressed entries.
 void Attention(Context& k, const ModelConfig& c, const AttentionWeights& w, const Batch& b,
                const LayerCache& cache, Activations& s);
@@ -20,6 +22,18 @@ void MixtureOfExperts(Context& k, const ModelConfig& c, const MoeWeights& w, con
 // One layer. `first`: y holds no output of an earlier sub-block yet.
 void Block(Context& k, const ModelConfig& c, const LayerWeights& w, const Batch& b,
            const LayerCache& cache, bool first, Activations& s);
+
+// All layers: the batch's tokens become streams and pass through every block. `trace` (model.h) may
+// be null; its views are on the host, and margins are told there alone.
+void Trunk(Context& k, const ModelConfig& c, const ModelWeights& w, const Batch& b,
+           const CacheStore& cache, const ForwardTrace* trace, Activations& s);
+
+// The MTP layer's input, from what Head left in the streams and the tokens that follow:
+// streams <- h_proj(hnorm(streams)) + e_proj(enorm(embed(next_ids))), the latter for every stream
+// (spec/model.md 2.15). `normed` is room for as much as the streams. A Block and a Head with the
+// layer's own weights come after it.
+void JoinNext(Context& k, const ModelConfig& c, const Matrix& embed, const MtpWeights& w,
+              View<const int32_t, 1> next_ids, Activations& s, void* normed);
 
 // The end: the last sub-block goes into the streams; those of the batch's logit rows collapse into
 // x [rows, dim] and give logits [rows, vocab], f32.

@@ -3,16 +3,14 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
+#include <algorithm>
+#include <cstring>
 #include <unordered_set>
+#include <vector>
 
 #include "base/log.h"
 #include "cache/store.h"
 #include "checkpoint/checkpoint.h"
-#include "kernels/common/mhc.h"
-#include "kernels/embed/op.h"
-#include "kernels/linear/op.h"
-#include "kernels/rms_norm/op.h"
 #include "model/device_model.h"
 #include "model/forward.h"
 #include "model/packing.h"
@@ -29,13 +27,16 @@ class HostModel : public Model {
         checkpoint_(std::move(checkpoint)),
         context_(options.threads),
         frequencies_{RopeFrequencies(config_, 0), RopeFrequencies(config_, 4)},
-        weights_(BindWeights(checkpoint_, config_, frequencies_)),
+        weights_(BindWeights(checkpoint_, config_, frequencies_, options.fp8_output_projection)),
         exact_(options.numerics == Numerics::kExact),
         scratch_(config_, dtype(), options.max_tokens, Buffer::Host),
         head_rows_(Buffer::Host(options.max_tokens * config_.dim * SizeOf(dtype()))),
-        next_streams_(Buffer::Host(weights_.mtp.empty() ? 0 : StreamBytes(options.max_tokens))),
+        normed_(Buffer::Host(weights_.mtp.empty() ? 0
+                                                  : options.max_tokens * config_.streams *
+                                                        config_.dim * SizeOf(dtype()))),
         cache_(config_, exact_, config_.layers + static_cast<int64_t>(weights_.mtp.size()),
-               options.window_pages, options.compressed_pages, options.slots) {
+               options.window_pages, options.compressed_pages, options.slots, Buffer::Host,
+               options.snapshots) {
     context_.rows() = std::move(rows);
   }
 
@@ -59,72 +60,51 @@ class HostModel : public Model {
   const ModelConfig& config() const override { return config_; }
   Context& context() override { return context_; }
 
-  Status Forward(const Batch& batch, View<float, 2> logits, const ForwardTrace* trace) override {
+  Status Forward(const Batch& batch, const ForwardTrace* trace) override {
     SC_CHECK(batch.tokens() <= scratch_.max_tokens());
     Activations s = scratch_.For(batch.tokens());
-    Embed(context_, {batch.ids, weights_.embed, s.streams});
-    for (int64_t i = 0; i < config_.layers; ++i) {
-      const LayerWeights& layer = weights_.layers[static_cast<size_t>(i)];
-      if (trace != nullptr) WantMargins(*trace, i, s);
-      Block(context_, config_, layer, batch, cache_.layer(i), i == 0, s);
-      if (trace != nullptr && trace->layers) TraceStreams(*trace, i, s);
-    }
+    Trunk(context_, config_, weights_, batch, cache_, trace, s);
     Head(context_, config_, batch, weights_.hc_head, weights_.norm, weights_.head, s,
-         head_rows_.data(), logits.data);
+         head_rows_.data(), MakeLogits(batch));
     return context_.TakeError();
   }
 
-  Status ForwardMtp(const Batch& batch, View<const int32_t, 1> next_ids,
-                    View<float, 2> logits) override {
+  void CopyRows(std::span<const RowCopy> copies) override {
+    for (const RowCopy& copy : copies) {
+      cache_.CopyRows(copy.from, copy.to, [](float* to, const float* from, int64_t bytes) {
+        std::memcpy(to, from, static_cast<size_t>(bytes));
+      });
+    }
+  }
+
+  Status ForwardMtp(const Batch& batch, View<const int32_t, 1> next_ids) override {
     if (weights_.mtp.empty()) return InvalidArgument("the checkpoint has no MTP layer");
     const MtpWeights& w = weights_.mtp.front();
     Activations s = scratch_.For(batch.tokens());
-    JoinNext(w, next_ids, s);
+    JoinNext(context_, config_, weights_.embed, w, next_ids, s, normed_.data());
     Block(context_, config_, w.layer, batch, cache_.layer(config_.layers), true, s);
     Head(context_, config_, batch, w.hc_head, w.norm, weights_.head, s, head_rows_.data(),
-         logits.data);
+         MakeLogits(batch));
     return context_.TakeError();
+  }
+
+  Result<double> TimeLastStep() override {
+    return Unimplemented("steps are timed on a GPU alone (--device cuda)");
+  }
+
+  View<const float, 2> logits() const override {
+    return {logits_.data(), {logit_rows_, config_.vocab_size}};
   }
 
  private:
   DType dtype() const { return exact_ ? DType::kF32 : DType::kBf16; }
-  int64_t StreamBytes(int64_t tokens) const {
-    return tokens * (config_.streams + 1) * config_.dim * SizeOf(dtype());
-  }
 
-  // streams <- h_proj(hnorm(streams)) + e_proj(enorm(embed(next))), the latter for every stream.
-  void JoinNext(const MtpWeights& w, View<const int32_t, 1> next_ids, Activations& s) {
-    const int64_t tokens = s.x.shape[0], n = config_.streams, dim = config_.dim;
-    const auto eps = static_cast<float>(config_.norm_eps);
-    const Act<2> hidden = s.streams.Reshape<2>({tokens * n, dim});
-    const Act<2> joined(next_streams_.data(), dtype(), {tokens * (n + 1), dim});
-    const Act<2> next = joined.Rows(0, tokens), projected = joined.Rows(tokens, tokens * n);
-    Embed(context_, {next_ids, weights_.embed, next.Reshape<3>({tokens, 1, dim})});
-    RmsNorm(context_, {next, w.enorm, eps, next});
-    Linear(context_, {next, w.e_proj, true, s.x});
-    RmsNorm(context_, {hidden, w.hnorm, eps, hidden});
-    Linear(context_, {hidden, w.h_proj, true, projected});
-    for (int64_t i = 0; i < tokens * n * dim; ++i) {
-      hidden.Store(i, projected.Load(i) + s.x.Load(i / (n * dim) * dim + i % dim));
-    }
-  }
-
-  static void WantMargins(const ForwardTrace& trace, int64_t i, Activations& s) {
-    if (!trace.expert_margin) return;
-    s.expert_margin = trace.expert_margin[i];
-    s.index_margin = trace.index_margin[i];
-    for (int64_t t = 0; t < s.index_margin.shape[0]; ++t) s.index_margin(t) = INFINITY;
-  }
-
-  // The streams of the traced token after layer i: what the next boundary will make of them.
-  void TraceStreams(const ForwardTrace& trace, int64_t i, const Activations& s) {
-    const int64_t n = config_.streams, dim = config_.dim;
-    std::vector<float> memory(static_cast<size_t>(n * dim));
-    const Act<3> copy(memory.data(), dtype(), {1, n, dim});
-    const Act<3> streams = s.streams.Rows(trace.token, 1);
-    for (int64_t d = 0; d < n * dim; ++d) copy.Store(d, streams.Load(d));
-    MhcPost(s.y.Rows(trace.token, 1), copy, {&s.mix(trace.token, 0), {1, n + n * n}}, 0);
-    for (int64_t d = 0; d < n * dim; ++d) trace.layers[i].data[d] = copy.Load(d);
+  // Room for the step's logits.
+  float* MakeLogits(const Batch& batch) {
+    logit_rows_ = batch.logit_rows.shape[0];
+    const auto count = static_cast<size_t>(logit_rows_ * config_.vocab_size);
+    if (count > logits_.size()) logits_.resize(count);
+    return logits_.data();
   }
 
   ModelConfig config_;
@@ -135,8 +115,10 @@ class HostModel : public Model {
   PackedWeights packed_;
   bool exact_;
   Scratch scratch_;
-  Buffer head_rows_;     // [rows, dim]
-  Buffer next_streams_;  // [tokens, streams + 1, dim]: MTP's inputs
+  Buffer head_rows_;  // [rows, dim]
+  Buffer normed_;     // [tokens, streams, dim]: MTP's
+  std::vector<float> logits_;
+  int64_t logit_rows_ = 0;
   CacheStore cache_;
 };
 
@@ -164,12 +146,27 @@ Result<std::unique_ptr<Device>> ChooseDevice(const ModelOptions& options) {
 
 }  // namespace
 
+Status Model::ReadLogits(std::vector<float>& to) {
+  const View<const float, 2> from = logits();
+  to.resize(static_cast<size_t>(from.size()));
+  Device* device = context().device();
+  if (device == nullptr) {
+    std::copy_n(from.data, to.size(), to.data());
+    return OkStatus();
+  }
+  device->Download(to.data(), from.data, from.size() * static_cast<int64_t>(sizeof(float)));
+  return device->Synchronize();
+}
+
 Result<std::unique_ptr<Model>> Model::Load(const ModelOptions& options,
                                            const LoadProgress& progress) {
   SC_ASSIGN_OR_RETURN(ModelConfig config, options.config_file.empty()
                                               ? LoadModelConfig(options.dir)
                                               : LoadModelConfigFile(options.config_file));
   SC_ASSIGN_OR_RETURN(Rows rows, Rows::Parse(options.kernels));
+  if (options.fp8_output_projection && options.numerics == Numerics::kExact) {
+    return InvalidArgument("exact numerics quantise nothing: output_projection must be bf16");
+  }
   if (!options.repack_cache.empty() && options.numerics == Numerics::kExact) {
     return InvalidArgument(fmt::format("{}: exact numerics pack no weights, so none can be kept",
                                        options.repack_cache));

@@ -4,9 +4,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
+#include "cache/plan.h"
 #include "config/model_config.h"
 #include "kernels/common/batch.h"
 #include "kernels/context.h"
@@ -21,6 +24,7 @@ struct ModelOptions {
   std::string config_file;           // empty: DIR/config.json
   std::string load_format = "auto";  // auto | dummy
   Numerics numerics = Numerics::kCheckpoint;
+  bool fp8_output_projection = false;  // kernels/grouped_linear `quantise`; not in exact numerics
   std::string repack_cache;    // a file for the packed weights (model/repack_cache.h); empty: none
   std::string device = "cpu";  // cpu | cuda | auto: the first GPU if there is one
   std::string kernels;         // "op=row,op=row"
@@ -31,6 +35,8 @@ struct ModelOptions {
   // Cache memory: pages of 128 tokens for the window and for compressed entries, and slots for
   // compressor rows (one a live sequence).
   int64_t window_pages = 0, compressed_pages = 0, slots = 0;
+  int64_t snapshots = 0;  // places for rows that sequences are resumed from (cache/plan.h)
+  int64_t workspace = 0;  // bytes of it that a device gets at once (model/memory_plan.h)
 };
 
 // What Forward shows of its inside, for comparison with a reference. Empty views are not filled.
@@ -49,18 +55,32 @@ class Model {
   virtual ~Model() = default;
 
   virtual const ModelConfig& config() const = 0;
+  // What the model runs in; its logits are sampled in it too.
   virtual Context& context() = 0;
 
-  // Runs the step and writes logits [batch.logit_rows, vocab_size]. After an error the sequences of
-  // the batch have lost their cache content; the model itself stays usable.
-  // `trace` may be null.
-  virtual Status Forward(const Batch& batch, View<float, 2> logits, const ForwardTrace* trace) = 0;
+  // Runs the step: logits() are then those of batch.logit_rows. On a device this returns once all
+  // is launched; what goes wrong there is told by whoever waits next (Sample, ReadLogits or the
+  // next step). After an error the sequences of the batch have lost their cache content; the model
+  // itself stays usable, but for kUnavailable. `trace` may be null.
+  virtual Status Forward(const Batch& batch, const ForwardTrace* trace) = 0;
+
+  // Copies compressor rows between slots and snapshots, in this order, before what Forward does
+  // next and after what it did last. What goes wrong on a device is told as Forward's errors are.
+  virtual void CopyRows(std::span<const RowCopy> copies) = 0;
 
   // The MTP layer over the batch that Forward ran last: position i joins its residual streams with
   // next_ids[i], the token at position i + 1 (spec/model.md 2.15), and predicts the one after it.
-  // logits: [batch.logit_rows, vocab_size].
-  virtual Status ForwardMtp(const Batch& batch, View<const int32_t, 1> next_ids,
-                            View<float, 2> logits) = 0;
+  virtual Status ForwardMtp(const Batch& batch, View<const int32_t, 1> next_ids) = 0;
+
+  // Microseconds of the last step on the device, run again many times as one graph; of those of its
+  // calls that the context wants (Context::wanted).
+  virtual Result<double> TimeLastStep() = 0;
+
+  // [logit_rows, vocab_size] of the last step, in the memory that the model runs in; they hold
+  // until the next one.
+  virtual View<const float, 2> logits() const = 0;
+  // Waits for them and copies them to the host.
+  Status ReadLogits(std::vector<float>& to);
 };
 
 }  // namespace seacliff

@@ -115,7 +115,7 @@ LayerWeights BindLayer(const Binder& b, const ModelConfig& config, int64_t ratio
 }  // namespace
 
 ModelWeights BindWeights(const Checkpoint& checkpoint, const ModelConfig& config,
-                         const std::vector<float> (&frequencies)[2]) {
+                         const std::vector<float> (&frequencies)[2], bool quantise_o) {
   const Binder b(checkpoint, "");
   ModelWeights w;
   w.embed = b.Weight("embed");
@@ -139,6 +139,8 @@ ModelWeights BindWeights(const Checkpoint& checkpoint, const ModelConfig& config
     mtp.hc_head = BindMhc(m, "hc_head");
     w.mtp.push_back(std::move(mtp));
   }
+  for (LayerWeights& layer : w.layers) layer.attn.quantise_o = quantise_o;
+  for (MtpWeights& mtp : w.mtp) mtp.layer.attn.quantise_o = quantise_o;
   return w;
 }
 

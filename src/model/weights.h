@@ -24,6 +24,7 @@ struct AttentionWeights {
   int64_t ratio = 0;
   View<const float, 1> frequencies;
   Matrix wq_a, wq_b, wkv, wo_a, wo_b;
+  bool quantise_o = false;  // o goes through e4m3 before wo_a: a choice, not the checkpoint's
   NormWeight q_norm, kv_norm;
   View<const float, 1> sink;
   CompressorWeights compressor;        // ratio != 0
@@ -62,9 +63,9 @@ struct ModelWeights {
 };
 
 // Views into `checkpoint`, which must outlive them, as must `frequencies`: [0] for window-only
-// layers, [1] for compressed ones.
+// layers, [1] for compressed ones. `quantise_o` is every layer's.
 ModelWeights BindWeights(const Checkpoint& checkpoint, const ModelConfig& config,
-                         const std::vector<float> (&frequencies)[2]);
+                         const std::vector<float> (&frequencies)[2], bool quantise_o = false);
 
 // Calls visit(Matrix&) or visit(View<const T, N>&) for everything a model reads, in the order in
 // which a step does.
