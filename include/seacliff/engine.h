@@ -4,6 +4,7 @@
 // thread, in order for each request, and must not block.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -40,6 +41,11 @@ struct Request {
   std::vector<int32_t> stop_token_ids;  // generation ends when one is sampled (EOS included)
   bool ignore_eos = false;              // stop_token_ids are then not looked at
   SamplingParams sampling;
+  int32_t priority = 0;    // lower ones are served first
+  std::string cache_salt;  // cached prefixes are shared among requests with the same one alone
+  // Of a conversation, for telling why it lost its prefix: numbers of the messages up to this turn
+  // and up to the turn that it goes on from; 0: not known.
+  uint64_t turn = 0, continues = 0;
 };
 
 struct TokenLogprob {
@@ -61,32 +67,57 @@ struct Event {
   std::vector<Token> tokens;
   Finish finish = Finish::kNone;
   Status error;               // set with Finish::kError
-  int32_t cached_tokens = 0;  // prompt tokens that came from the prefix cache
+  int32_t cached_tokens = 0;  // prompt tokens that came from the prefix cache; in every event
 };
 
 using EventSink = std::function<void(const Event&)>;
 
 struct EngineOptions {
   std::string model_dir;
-  std::string load_format = "auto";     // auto | dummy
-  std::string numerics = "checkpoint";  // checkpoint | exact
-  std::string repack_cache;             // a file that keeps the packed weights; empty: none
-  std::string device = "auto";          // auto | cpu | cuda
-  std::string kernels;                  // row choices, "op=row,op=row"
-  int32_t threads = 0;                  // 0: one per core
-  int32_t max_model_len = 0;            // 0: from config.json, at most what the cache holds
+  std::string load_format = "auto";        // auto | dummy
+  std::string numerics = "checkpoint";     // checkpoint | exact
+  std::string output_projection = "bf16";  // bf16 | fp8: activations of wo_a
+  std::string repack_cache;                // a file that keeps the packed weights; empty: none
+  std::string device = "auto";             // auto | cpu | cuda
+  std::string kernels;                     // row choices, "op=row,op=row"
+  int32_t threads = 0;                     // 0: one per core
+  int32_t max_model_len = 0;               // 0: from config.json, at most what the cache holds
   int32_t max_num_seqs = 16;
   int32_t max_num_batched_tokens = 512;
-  int64_t kv_cache_memory = 0;  // bytes; 0: chosen from max_num_seqs and max_model_len
-  uint64_t seed = 0;            // for requests that bring none, and for dummy weights
+  // Bytes; 0: on a GPU what gpu_memory_utilization leaves for it, on the CPU from max_num_seqs and
+  // max_model_len.
+  int64_t kv_cache_memory = 0;
+  double gpu_memory_utilization = 0.9;  // part of its memory that may be used
+  uint64_t seed = 0;                    // for requests that bring none, and for dummy weights
+  // Called once, on the engine's thread, if its device is lost: every request has got the error,
+  // Submit gives it from now on, and only a new process can go on.
+  std::function<void(const Status&)> on_lost;
 };
+
+// Why tokens of a prompt had to be computed although whole blocks of 128 could have been cached.
+enum class CacheMiss : int32_t {
+  kCold,      // never seen, or long ago
+  kEvicted,   // evicted lately
+  kSnapshot,  // in the cache, but the last snapshot lies before them
+  kSalt,      // seen under another cache_salt
+  kTemplate,  // the conversation's earlier turn was encoded in another way
+};
+inline constexpr size_t kCacheMisses = 5;
 
 struct EngineStats {
   int32_t running = 0, waiting = 0;
-  double cache_usage = 0;  // pages in use / pages
+  double cache_usage = 0;  // pages that live requests hold / pages
   int64_t pages = 0;
+  int64_t cached_pages = 0;  // that no live request holds, but the prefix cache
+  int64_t snapshots = 0;     // places in the prefix cache that a prompt can be resumed at
   uint64_t steps = 0;
-  uint64_t prompt_tokens = 0, generated_tokens = 0;
+  uint64_t prompt_tokens = 0, generated_tokens = 0;  // computed; sampled
+  // Of requests let in: prompt tokens, those of them that were cached, and why others were not.
+  uint64_t queried_tokens = 0, hit_tokens = 0;
+  std::array<uint64_t, kCacheMisses> missed_tokens = {};
+  uint64_t lost_prefixes = 0;  // turns that found less than the turn before had left
+  uint64_t preemptions = 0, recomputed_tokens = 0;
+  uint64_t evicted_pages = 0, dropped_snapshots = 0;
 };
 
 class Engine {

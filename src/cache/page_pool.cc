@@ -7,7 +7,7 @@ namespace seacliff {
 
 PagePool::PagePool(int32_t pages) {
   SC_CHECK(pages >= 0);
-  taken_.resize(static_cast<size_t>(pages), false);
+  holders_.resize(static_cast<size_t>(pages), 0);
   free_.reserve(static_cast<size_t>(pages));
   for (int32_t page = pages - 1; page >= 0; --page) free_.push_back(page);  // page 0 goes first
 }
@@ -16,19 +16,23 @@ int32_t PagePool::Take() {
   SC_CHECK(!free_.empty());
   const int32_t page = free_.back();
   free_.pop_back();
-  taken_[static_cast<size_t>(page)] = true;
+  holders_[static_cast<size_t>(page)] = 1;
   return page;
 }
 
-void PagePool::Release(int32_t page) {
-  SC_CHECK(taken(page));
-  taken_[static_cast<size_t>(page)] = false;
-  free_.push_back(page);
+void PagePool::Share(int32_t page) {
+  SC_CHECK(holders(page) > 0);
+  ++holders_[static_cast<size_t>(page)];
 }
 
-bool PagePool::taken(int32_t page) const {
+void PagePool::Release(int32_t page) {
+  SC_CHECK(holders(page) > 0);
+  if (--holders_[static_cast<size_t>(page)] == 0) free_.push_back(page);
+}
+
+int32_t PagePool::holders(int32_t page) const {
   SC_CHECK(page >= 0 && page < pages());
-  return taken_[static_cast<size_t>(page)];
+  return holders_[static_cast<size_t>(page)];
 }
 
 }  // namespace seacliff

@@ -1,44 +1,66 @@
-// The cache as integers: who holds which window page, compressed page and slot. No memory here
-// (cache/store has it); ids index into every layer's memory of their kind.
+// The cache as integers: who holds which window page, compressed page, slot and snapshot, and which
+// prefixes can be used again. No memory here (cache/store has it); ids index into every layer's
+// memory of their kind.
 //
-// A page covers 128 tokens. Compressed pages of a sequence stay until it ends; a window page goes
+// A page covers 128 tokens. A sequence holds its compressed pages until it ends; a window page goes
 // as soon as no query can see it: the query at position p sees positions p - window + 1 .. p
 // (spec/model.md 2.5). A slot holds the compressor rows of one live sequence.
 //
-// Nothing ever runs out: a sequence is let in when its whole possible need fits what is not yet
-// promised to others. Its compressed need is every page of its greatest length. Its window need:
-// between steps it holds the pages of window - 1 tokens, at most 2 of them; a step that brings it c
-// tokens adds fewer than c / 128 + 1. So 3 pages a sequence, and step_tokens / 128 more that all
-// share, cover any way of dividing a step among the sequences.
+// Complete pages whose step is committed enter the prefix index, which holds them too and keeps
+// them when the sequence is gone. A sequence can start at position P, a multiple of 128, of a known
+// prefix if there is a snapshot at P: the window pages that a query at P sees, and the ratio-4 rows
+// as they were when P tokens were computed. At P a block of 128 ends, and blocks of ratio 128 do
+// not overlap, so their rows are not needed; of the ratio-4 rows those of P - 4 .. P - 1 are read
+// (kernels/compress/op.h). What starts at a snapshot computes the same as what starts at 0.
+//
+// Window pages never run out: a sequence is promised its need when it is let in. Between steps it
+// holds the pages of window - 1 tokens; a step that brings it c tokens adds fewer than c / 128 + 1.
+// So 3 pages a sequence, and step_tokens / 128 more that all share, cover any way of dividing a
+// step. Snapshots have what is beyond that, and give it up when it is needed. Compressed pages are
+// taken as sequences grow, and blocks that no sequence holds give theirs up, least recent first.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "base/status.h"
+#include "cache/lru_list.h"
 #include "cache/page_pool.h"
-#include "tensor/paged_view.h"
+#include "cache/prefix_index.h"
+#include "cache/size.h"
+#include "seacliff/engine.h"
 
 namespace seacliff {
 
-constexpr int64_t PagesOf(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
-
-struct CacheSize {
-  int32_t window_pages = 0, compressed_pages = 0, slots = 0;
+// Rows of ratio-4 compressors to copy, in order. Numbers below CacheSize::slots are slots of live
+// sequences; snapshot i is slots + i.
+struct RowCopy {
+  int32_t from = 0, to = 0;
 };
 
-struct PageNeed {
-  int32_t window = 0, compressed = 0;
+// What the index has of a prompt.
+struct PrefixMatch {
+  int32_t page = kNoPage;  // the last block's that can be started behind
+  int32_t blocks = 0;      // up to there
+  int32_t known = 0;       // blocks that are in the index, with or without a snapshot behind them
+  // Blocks that must be computed although a match could be as long as the prompt less a token, by
+  // reason (kTemplate is the scheduler's to tell).
+  std::array<int32_t, kCacheMisses> missed = {};
 };
 
 // A live sequence's part of the cache. Row entry p is the page of tokens 128 p .. 128 p + 127, or
-// -1 where the page was given back.
+// kNoPage where the page was given back.
 struct SequencePages {
   int32_t slot = -1;
-  PageNeed need;  // what was promised to it
+  int32_t window_need = 0;  // what was promised to it
   std::vector<int32_t> window, compressed;
-  int32_t first_window = 0;  // rows before it are -1
+  int32_t first_window = 0;  // rows before it are kNoPage
+  int32_t blocks = 0;        // of `compressed`, those that are in the index
+  uint64_t serial = 0;       // tells its snapshots from those of others
+  int32_t rolling = -1;      // its newest snapshot, while it alone wants it
 };
 
 class CachePlan {
@@ -46,63 +68,76 @@ class CachePlan {
   // `step_tokens`: the most tokens of one step, over all sequences.
   CachePlan(const CacheSize& size, int64_t window, int64_t step_tokens);
 
-  // What a sequence of at most `tokens` tokens can come to need.
-  PageNeed NeedOf(int64_t tokens) const;
-  bool Fits(const PageNeed& need) const;       // beside those that are in
-  bool FitsAlone(const PageNeed& need) const;  // in an empty cache
+  // Whether an empty cache holds a sequence of `tokens` tokens.
+  bool FitsAlone(int64_t tokens) const;
+  // Whether there is a slot, and window pages for one more sequence of up to `tokens` tokens.
+  bool HasSlot(int64_t tokens) const;
+  // Compressed pages that can be taken: free ones and those of blocks that no sequence holds.
+  int32_t available() const { return compressed_.free() + index_.idle().size(); }
 
-  // Promises `need`, which must fit, and takes a slot.
-  SequencePages Open(const PageNeed& need);
-  // Pages for all positions below `tokens`.
-  void Extend(int64_t tokens, SequencePages& pages);
+  PrefixMatch Match(const TokenChain& chain) const;
+  // Those of `available` that opening this match would hold.
+  int32_t AvailableIn(const PrefixMatch& match) const;
+  // Opens a sequence of at most `tokens` tokens behind the match; HasSlot must hold. The copy, if
+  // any, must be made before the sequence's first step.
+  SequencePages Open(const PrefixMatch& match, int64_t tokens, std::optional<RowCopy>& copy);
+  // Pages for all positions below `tokens`, evicting what it must; false, and nothing is changed,
+  // if there are not that many.
+  bool Extend(int64_t tokens, SequencePages& pages);
   // Gives back the window pages that no query at position `computed` or later sees.
   void Trim(int64_t computed, SequencePages& pages);
-  // Gives everything back.
-  void Close(SequencePages& pages);
+  // Enters the complete blocks below `computed` into the index. Where one is known already the
+  // sequence goes on with the known page.
+  void Commit(const TokenChain& chain, int64_t computed, SequencePages& pages);
+  // Takes a snapshot at `computed`, a multiple of 128 with all blocks committed. It replaces the
+  // sequence's last one that was not to be kept. The copy, if any, must be made before the next
+  // step.
+  std::optional<RowCopy> TakeSnapshot(int64_t computed, bool keep, SequencePages& pages);
+  // Gives everything back; the index keeps its blocks. With `trusted` false those that nobody else
+  // has are forgotten.
+  void Close(SequencePages& pages, bool trusted = true);
 
   const PagePool& window_pool() const { return window_; }
   const PagePool& compressed_pool() const { return compressed_; }
   const PagePool& slots() const { return slots_; }
+  const PagePool& snapshots() const { return snapshot_pool_; }
+  const PrefixIndex& index() const { return index_; }
+  uint64_t evicted_blocks() const { return evicted_blocks_; }
+  uint64_t dropped_snapshots() const { return dropped_snapshots_; }  // for want of room
 
-  // Checks the books: every taken page and slot is held by exactly one of the open sequences, and
-  // the promises add up. For tests; visits every page.
-  void CheckBooks(std::span<const SequencePages* const> open) const;
+  // The books: every page, slot and snapshot is free or held by exactly those who say so. Visits
+  // every page.
+  Status CheckBooks(std::span<const SequencePages* const> open) const;
 
  private:
+  struct Snapshot {
+    int32_t page = kNoPage;  // of the block that it stands behind
+    uint64_t owner = 0;      // the serial of the sequence that alone wants it; 0: kept
+  };
+
+  int32_t FirstSeen(int64_t position) const;
+  std::span<int32_t> WindowOf(int32_t snapshot);
+  std::span<const int32_t> WindowOf(int32_t snapshot) const;
+  void Hold(int32_t page);
+  int32_t TakeWindow();
+  int32_t TakeCompressed();
+  void Forget(int32_t page, bool evicted);
+  void Drop(int32_t snapshot);
+  void DropRolling(SequencePages& pages);
+
   int64_t window_tokens_;
-  int32_t window_need_;    // pages that a long sequence is promised
-  int32_t window_shared_;  // pages that the tokens of a step share
-  PageNeed promised_;      // over all open sequences
+  int32_t window_need_;      // pages that a long sequence is promised
+  int32_t window_shared_;    // pages that the tokens of a step share
+  int32_t snapshot_window_;  // window pages of a snapshot
+  int32_t promised_ = 0;     // window pages, over all open sequences
   PagePool window_, compressed_, slots_;
+  PrefixIndex index_;
+  PagePool snapshot_pool_;
+  LruList snapshot_order_;
+  std::vector<Snapshot> snapshots_;
+  std::vector<int32_t> snapshot_pages_;  // [snapshots, snapshot_window_]; kNoPage: none
+  uint64_t last_serial_ = 0;
+  uint64_t evicted_blocks_ = 0, dropped_snapshots_ = 0;
 };
-
-// Bytes over all layers of one window page, one compressed page and one slot.
-struct CacheUnitBytes {
-  int64_t window_page = 0, compressed_page = 0, slot = 0;
-};
-
-struct CacheLimits {
-  int64_t max_num_seqs = 0;
-  int64_t max_num_batched_tokens = 0;
-  int64_t max_model_len = 0;    // 0: chosen
-  int64_t max_positions = 0;    // the model's own limit
-  int64_t kv_cache_memory = 0;  // bytes; 0: chosen
-  int64_t window = kPageTokens;
-};
-
-struct SizedCache {
-  CacheSize size;
-  int64_t max_model_len = 0;
-  int64_t bytes = 0;
-};
-
-// Tokens a sequence gets on average when neither a length nor a memory size is given.
-inline constexpr int64_t kDefaultTokensPerSequence = 16384;
-
-// Sizes the cache. Window pages and slots always serve max_num_seqs sequences. Compressed pages:
-// what kv_cache_memory leaves; without it, max_num_seqs times max_model_len; without either,
-// max_num_seqs times kDefaultTokensPerSequence, which one sequence may use alone. A max_model_len
-// of 0 becomes the longest sequence that the model and the cache take. Errors name the setting.
-Result<SizedCache> SizeCache(const CacheLimits& limits, const CacheUnitBytes& unit);
 
 }  // namespace seacliff

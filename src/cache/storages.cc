@@ -84,6 +84,7 @@ CacheUnitBytes UnitBytesOf(const ModelConfig& config, bool exact) {
         break;
       case CachePool::kSlot:
         unit.slot += bytes;
+        if (InSnapshots(storage)) unit.snapshot += bytes;
         break;
     }
   }
@@ -128,9 +129,10 @@ std::string DescribeStorages(const ModelConfig* config) {
   if (config != nullptr) {
     for (const bool exact : {false, true}) {
       const CacheUnitBytes unit = UnitBytesOf(*config, exact);
-      text += fmt::format("{}: window page {} B, compressed page {} B, slot {} B\n",
-                          exact ? "exact" : "checkpoint", unit.window_page, unit.compressed_page,
-                          unit.slot);
+      text += fmt::format(
+          "{}: window page {} B, compressed page {} B, slot {} B, rows of a snapshot {} B\n",
+          exact ? "exact" : "checkpoint", unit.window_page, unit.compressed_page, unit.slot,
+          unit.snapshot);
     }
     text += fmt::format("A token of context costs {} B in checkpoint numerics.\n", total);
   }

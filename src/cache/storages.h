@@ -6,7 +6,7 @@
 #include <span>
 #include <string>
 
-#include "cache/plan.h"
+#include "cache/size.h"
 #include "config/model_config.h"
 #include "tensor/paged_view.h"
 
@@ -40,13 +40,18 @@ inline constexpr Storage kStorages[] = {
     {"rows_128", 128, CachePool::kSlot, CacheEntry::kKvRow},
 };
 
+// Whether a snapshot has a copy of it (cache/plan.h).
+constexpr bool InSnapshots(const Storage& storage) {
+  return storage.pool == CachePool::kSlot && storage.ratio == 4;
+}
+
 // How many of the model's layers have it (the MTP layers are not counted).
 int64_t StorageLayers(const Storage& storage, const ModelConfig& config);
 // Entries of one layer in one page or slot.
 int64_t EntriesPerUnit(const Storage& storage);
 // Bytes of one entry.
 int64_t StorageEntryBytes(const Storage& storage, const ModelConfig& config, bool exact);
-// Bytes over all layers of one page of each pool and of one slot.
+// Bytes over all layers of one page of each pool, of one slot and of a snapshot's rows.
 CacheUnitBytes UnitBytesOf(const ModelConfig& config, bool exact);
 
 // The table as text; with a config also its layers and its growth in bytes per token. Without one,

@@ -14,7 +14,8 @@ struct Formats {
 }  // namespace
 
 CacheStore::CacheStore(const ModelConfig& config, bool exact, int64_t layers, int64_t window_pages,
-                       int64_t compressed_pages, int64_t slots, const Allocate& allocate)
+                       int64_t compressed_pages, int64_t slots, const Allocate& allocate,
+                       int64_t snapshots)
     : allocate_(allocate) {
   const Formats formats(exact);
   for (int64_t i = 0; i < layers; ++i) {
@@ -24,10 +25,10 @@ CacheStore::CacheStore(const ModelConfig& config, bool exact, int64_t layers, in
     if (ratio != 0) {
       const int64_t page_len = kPageTokens / ratio;
       cache.compressed = Paged(formats.kv, config.head_dim, page_len, compressed_pages);
-      cache.state = State(slots, ratio, config.head_dim);
+      cache.state = State(slots + (ratio == 4 ? snapshots : 0), ratio, config.head_dim);
       if (ratio == 4) {
         cache.index = Paged(formats.index, config.index_dim, page_len, compressed_pages);
-        cache.index_state = State(slots, ratio, config.index_dim);
+        cache.index_state = State(slots + snapshots, ratio, config.index_dim);
       }
     }
     layers_.push_back(cache);

@@ -23,6 +23,16 @@ SchedulerOptions SchedulerOptionsOf(const EngineLoopOptions& options, const Mode
   return scheduler;
 }
 
+void LogLostPrefix(const LostPrefix& lost) {
+  constexpr std::array<const char*, kCacheMisses> kReasons = {
+      "they were never cached", "they were evicted", "no snapshot of them is left",
+      "they are cached under another cache_salt", "this turn's prompt has other tokens there"};
+  SC_LOG_INFO(
+      "request {}: its conversation lost its prefix: the last turn left {} tokens of it, {} are "
+      "cached: {}",
+      lost.id, lost.expected, lost.found, kReasons[static_cast<size_t>(lost.reason)]);
+}
+
 bool NeedsCounts(const SamplingParams& sampling) {
   return sampling.repetition_penalty != 1 || sampling.presence_penalty != 0 ||
          sampling.frequency_penalty != 0;
@@ -35,9 +45,9 @@ EngineLoop::EngineLoop(std::unique_ptr<Model> model, const EngineLoopOptions& op
       vocab_size_(static_cast<int32_t>(model->config().vocab_size)),
       model_(std::move(model)),
       scheduler_(SchedulerOptionsOf(options, model_->config())),
-      arrays_(options.max_num_batched_tokens, options.max_num_seqs, options.max_model_len) {
+      arrays_(options.max_num_batched_tokens, options.max_num_seqs, options.max_model_len),
+      pacer_(options.max_num_batched_tokens) {
   const size_t seqs = static_cast<size_t>(options.max_num_seqs);
-  logits_.resize(seqs * static_cast<size_t>(vocab_size_));
   rows_.resize(seqs);
   sample_rows_.resize(seqs);
   row_ids_.resize(seqs);
@@ -75,9 +85,14 @@ Status EngineLoop::Submit(Request request, EventSink sink) {
   arrival.sequence.tokens = std::move(request.prompt);
   arrival.sequence.max_tokens = request.max_tokens;
   arrival.sequence.stop_ids = live.stop_ids;
+  arrival.sequence.priority = request.priority;
+  arrival.sequence.salt = std::move(request.cache_salt);
+  arrival.sequence.turn = request.turn;
+  arrival.sequence.continues = request.continues;
   {
     const std::lock_guard lock(mutex_);
     if (stop_) return Internal("the engine is shutting down");
+    SC_RETURN_IF_ERROR(lost_);
     const int64_t waiting = stats_.waiting + static_cast<int64_t>(arrivals_.size());
     if (waiting >= options_.max_waiting) {
       return Exhausted(fmt::format("the engine is busy: {} requests are waiting", waiting));
@@ -109,8 +124,11 @@ EngineStats EngineLoop::stats() const {
 }
 
 void EngineLoop::Run() {
-  while (TakeMail()) Step();
-  CancelAll();
+  while (TakeMail()) {
+    Step();
+    if (scheduler_.running() + scheduler_.waiting() == 0) CheckBooks();
+  }
+  EndAll(Finish::kCancelled, OkStatus());
 }
 
 bool EngineLoop::TakeMail() {
@@ -146,18 +164,35 @@ void EngineLoop::Step() {
   const StepPlan& plan = scheduler_.Plan();
   Publish({});  // a step may take long: who runs and who waits is known now
   if (plan.steps.empty()) return;
+  for (const LostPrefix& lost : plan.lost) LogLostPrefix(lost);
+  const Clock::time_point start = Clock::now();
   const Batch batch = arrays_.Fill(plan);
-  const View<float, 2> logits(logits_.data(), {plan.logits, vocab_size_});
-  Status status = model_->Forward(batch, logits, nullptr);
+  model_->CopyRows(plan.copies);
+  Status status = model_->Forward(batch, nullptr);
   if (status.ok()) status = SampleRows(plan);
   if (!status.ok()) {
     SC_LOG_ERROR("step of {} sequences, {} tokens failed: {}", plan.steps.size(), plan.tokens,
                  status.message());
     row_begin_.assign(plan.steps.size() + 1, 0);  // no rows
     Deliver(scheduler_.Fail(), status);
+    if (status.code() == Code::kUnavailable) Lose(status);
     return;
   }
-  Deliver(scheduler_.Commit(sampled_), OkStatus());
+  pacer_.Record(plan.decodes, plan.tokens - plan.decodes,
+                std::chrono::duration<double>(Clock::now() - start).count());
+  scheduler_.set_prompt_limit(pacer_.prompt_limit());
+  const std::span<const StepOutcome> outcomes = scheduler_.Commit(sampled_);
+  model_->CopyRows(scheduler_.copies());
+  Deliver(outcomes, OkStatus());
+}
+
+void EngineLoop::CheckBooks() {
+  constexpr std::chrono::minutes kEvery(1);
+  const Clock::time_point now = Clock::now();
+  if (now - checked_books_ < kEvery) return;
+  checked_books_ = now;
+  const Status books = scheduler_.CheckBooks();
+  if (!books.ok()) SC_LOG_ERROR("the cache's books are wrong: {}", books.message());
 }
 
 Status EngineLoop::SampleRows(const StepPlan& plan) {
@@ -197,8 +232,8 @@ void EngineLoop::FillRow(size_t index, Live* live, int64_t generated) {
   const SamplingParams& sampling = live->sampling;
   SampleRow& row = sample_rows_[index];
   row = {};
-  row.logits = std::span<const float>(logits_).subspan(index * static_cast<size_t>(vocab_size_),
-                                                       static_cast<size_t>(vocab_size_));
+  row.logits = {model_->logits()[static_cast<int64_t>(index)].data,
+                static_cast<size_t>(vocab_size_)};
   row.temperature = sampling.temperature;
   row.top_k = sampling.top_k;
   row.top_p = sampling.top_p;
@@ -223,6 +258,7 @@ void EngineLoop::Deliver(std::span<const StepOutcome> outcomes, const Status& er
     event_.id = outcome.id;
     event_.finish = outcome.finish;
     event_.error = error;
+    event_.cached_tokens = static_cast<int32_t>(outcome.cached);
     event_.tokens.clear();
     for (int64_t row = row_begin_[i]; row < row_begin_[i + 1]; ++row) {
       Row& sampled = rows_[static_cast<size_t>(row)];
@@ -246,9 +282,20 @@ void EngineLoop::Publish(std::span<const StepOutcome> outcomes) {
   stats_.running = static_cast<int32_t>(scheduler_.running());
   stats_.waiting = static_cast<int32_t>(scheduler_.waiting());
   // The compressed pages are what grows with context; the window's are a fixed share a sequence.
-  const PagePool& pool = scheduler_.cache().compressed_pool();
-  stats_.cache_usage =
-      pool.pages() == 0 ? 0 : static_cast<double>(pool.used()) / static_cast<double>(pool.pages());
+  const CachePlan& cache = scheduler_.cache();
+  const int32_t pages = cache.compressed_pool().pages();
+  stats_.cache_usage = pages == 0 ? 0 : 1 - static_cast<double>(cache.available()) / pages;
+  stats_.cached_pages = cache.index().idle().size();
+  stats_.snapshots = cache.snapshots().used();
+  stats_.evicted_pages = cache.evicted_blocks();
+  stats_.dropped_snapshots = cache.dropped_snapshots();
+  const SchedulerCounts& counts = scheduler_.counts();
+  stats_.queried_tokens = counts.queried_tokens;
+  stats_.hit_tokens = counts.hit_tokens;
+  stats_.missed_tokens = counts.missed_tokens;
+  stats_.lost_prefixes = counts.lost_prefixes;
+  stats_.preemptions = counts.preemptions;
+  stats_.recomputed_tokens = counts.recomputed_tokens;
 }
 
 void EngineLoop::Send() {
@@ -268,22 +315,33 @@ void EngineLoop::Send() {
   live->sink(event_);
 }
 
-void EngineLoop::End(RequestId id, Finish finish, Status error) {
+void EngineLoop::End(RequestId id, Finish finish, const Status& error) {
   event_.id = id;
   event_.finish = finish;
-  event_.error = std::move(error);
+  event_.error = error;
   event_.tokens.clear();
   Send();
 }
 
-void EngineLoop::CancelAll() {
+void EngineLoop::EndAll(Finish finish, const Status& error) {
   {
     const std::lock_guard lock(mutex_);
     std::swap(arrivals_, taken_arrivals_);
   }
   for (Arrival& arrival : taken_arrivals_) live_[arrival.sequence.id] = std::move(arrival.live);
   taken_arrivals_.clear();
-  while (!live_.empty()) End(live_.begin()->first, Finish::kCancelled, OkStatus());
+  for (const auto& [id, live] : live_) scheduler_.Cancel(id);
+  Publish({});
+  while (!live_.empty()) End(live_.begin()->first, finish, error);
+}
+
+void EngineLoop::Lose(const Status& error) {
+  {
+    const std::lock_guard lock(mutex_);
+    lost_ = error;
+  }
+  EndAll(Finish::kError, error);
+  if (options_.on_lost) options_.on_lost(error);
 }
 
 }  // namespace seacliff

@@ -2,13 +2,18 @@
 // mailbox; it answers through the requests' sinks. It loads nothing (load.cc does) and knows the
 // model only by its interface, so tests run it over a fake one.
 //
-// A step: take the mail, plan, fill the batch arrays, run the model, sample, commit, send events. A
-// step that fails ends its own sequences with Finish::kError; the engine goes on.
+// A step: take the mail, plan, fill the batch arrays, run the model, sample, commit, send events.
+// Rows that resumed sequences start from are copied before the model runs, those that others will
+// start from after the commit. A step that fails ends its own sequences with Finish::kError; the
+// engine goes on.
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -19,6 +24,7 @@
 
 #include "base/status.h"
 #include "engine/step_arrays.h"
+#include "engine/step_pacer.h"
 #include "engine/token_counts.h"
 #include "engine/validate.h"
 #include "kernels/sample/op.h"
@@ -33,8 +39,9 @@ struct EngineLoopOptions {
   int32_t max_num_seqs = 16;
   int32_t max_num_batched_tokens = 512;
   int32_t max_waiting = 1024;
-  CacheSize cache;    // of which the model holds the memory
-  uint64_t seed = 0;  // of requests that bring none
+  CacheSize cache;                             // of which the model holds the memory
+  uint64_t seed = 0;                           // of requests that bring none
+  std::function<void(const Status&)> on_lost;  // as in EngineOptions; may be empty
 };
 
 class EngineLoop final : public Engine {
@@ -51,6 +58,7 @@ class EngineLoop final : public Engine {
   EngineStats stats() const override;
 
  private:
+  using Clock = std::chrono::steady_clock;
   // What the loop keeps of a request beside its sequence.
   struct Live {
     EventSink sink;
@@ -76,6 +84,8 @@ class EngineLoop final : public Engine {
   bool TakeMail();
   void Admit(Arrival& arrival);
   void Step();
+  // Now and then, with nothing to do: that what is free, cached and in use is all there is.
+  void CheckBooks();
   Status SampleRows(const StepPlan& plan);
   // Row `index` of the step's logits, for a request with `generated` tokens before it.
   void FillRow(size_t index, Live* live, int64_t generated);
@@ -84,8 +94,10 @@ class EngineLoop final : public Engine {
   void Publish(std::span<const StepOutcome> outcomes);
   // Sends event_ to its request's sink; forgets the request if the event ends it.
   void Send();
-  void End(RequestId id, Finish finish, Status error);
-  void CancelAll();
+  void End(RequestId id, Finish finish, const Status& error);
+  void EndAll(Finish finish, const Status& error);
+  // The device is gone.
+  void Lose(const Status& error);
 
   const EngineLoopOptions options_;
   const int32_t vocab_size_;
@@ -100,12 +112,14 @@ class EngineLoop final : public Engine {
   EngineStats stats_;                  // waiting: those that are not in arrivals_ any more
   uint64_t submitted_ = 0;
   bool stop_ = false;
+  Status lost_;  // why the device is gone
 
   // The engine thread's own.
   std::unique_ptr<Model> model_;
   Scheduler scheduler_;
   StepArrays arrays_;
-  std::vector<float> logits_;  // [max_num_seqs, vocab]
+  StepPacer pacer_;
+  Clock::time_point checked_books_;
   std::unordered_map<RequestId, std::unique_ptr<Live>> live_;
   std::vector<Row> rows_;               // [max_num_seqs]; a step uses the first of them
   std::vector<SampleRow> sample_rows_;  // [max_num_seqs] what the op is given of them

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <future>
 #include <random>
@@ -20,6 +21,7 @@ struct Answer {
   Finish finish = Finish::kNone;
   Status error;
   int events = 0;
+  int32_t cached_tokens = 0;
 };
 
 class EngineLoopTest : public testing::Test {
@@ -37,6 +39,7 @@ class EngineLoopTest : public testing::Test {
                                 .max_positions = max_len};
     options.cache = SizeCache(limits, {1, 1, 1})->size;
     if (pages != 0) options.cache.compressed_pages = pages;
+    options.on_lost = [this](const Status&) { ++lost_; };
     auto model = std::make_unique<FakeModel>(options.cache);
     model_ = model.get();
     engine_ = std::make_unique<EngineLoop>(std::move(model), options);
@@ -74,6 +77,7 @@ class EngineLoopTest : public testing::Test {
           }
           answer->finish = event.finish;
           answer->error = event.error;
+          answer->cached_tokens = event.cached_tokens;
           if (event.finish != Finish::kNone) done->set_value(*answer);
         });
     EXPECT_TRUE(status.ok()) << status.message();
@@ -89,6 +93,7 @@ class EngineLoopTest : public testing::Test {
     return future.get();
   }
 
+  std::atomic<int> lost_ = 0;
   FakeModel* model_ = nullptr;
   std::unique_ptr<EngineLoop> engine_;
 };
@@ -286,6 +291,25 @@ TEST_F(EngineLoopTest, AFailedStepEndsItsRequestsAndTheEngineGoesOn) {
   EXPECT_EQ(engine_->stats().cache_usage, 0);
 }
 
+TEST_F(EngineLoopTest, ALostDeviceEndsAllRequestsAndRefusesFurtherOnes) {
+  Start(/*seqs=*/2, 64);
+  const auto gate = Hold();
+  auto first = Send(MakeRequest({1, FakeModel::kFaultId, 3}, 4));
+  auto second = Send(MakeRequest({1, 2}, 1500));
+  auto waiting = Send(MakeRequest({3}, 4));
+  gate->set_value();
+  for (auto* answer : {&first, &second, &waiting}) {
+    const Answer lost = Get(std::move(*answer));
+    EXPECT_EQ(lost.finish, Finish::kError);
+    EXPECT_EQ(lost.error.code(), Code::kUnavailable);
+  }
+  const Status refused = engine_->Submit(MakeRequest({1}, 4), [](const Event&) {});
+  EXPECT_EQ(refused.code(), Code::kUnavailable);
+  EXPECT_EQ(engine_->stats().running, 0);
+  engine_.reset();
+  EXPECT_EQ(lost_, 1);
+}
+
 TEST_F(EngineLoopTest, NanLogitsEndTheirRequestAlone) {
   Start(4, 64);
   const auto gate = Hold();
@@ -394,6 +418,80 @@ TEST_F(EngineLoopTest, ALateCancelIsForgotten) {
   };
   ASSERT_TRUE(engine_->Submit(request, first).ok());
   EXPECT_EQ(done.get_future().get(), Finish::kLength);
+}
+
+// ---- the prefix cache ----
+
+TEST_F(EngineLoopTest, ATurnGivesTheSameTokensFromTheCache) {
+  Start(4, 64);
+  std::mt19937 random(5);
+  Request request = MakeRequest(RandomPrompt(random, 500), 200);
+  std::vector<int32_t> history = request.prompt;
+  for (int turn = 0; turn < 4; ++turn) {
+    request.id = engine_->NextId();
+    request.prompt = history;
+    const int64_t before = model_->tokens;
+    const Answer answer = Get(Send(request));
+    EXPECT_EQ(answer.ids, Expected(history, 200, request.sampling)) << "turn " << turn;
+    const int64_t computed = model_->tokens - before - 199;
+    EXPECT_EQ(answer.cached_tokens + computed, static_cast<int64_t>(history.size()));
+    if (turn > 0) {
+      EXPECT_LE(computed, 40 + 1 + 127);
+    }
+    history.insert(history.end(), answer.ids.begin(), answer.ids.end());
+    for (int i = 0; i < 40; ++i) history.push_back(static_cast<int32_t>(random() % 90));
+  }
+  EXPECT_GT(model_->row_copies, 3);
+  const EngineStats stats = engine_->stats();
+  EXPECT_EQ(stats.cache_usage, 0);
+  EXPECT_GT(stats.cached_pages, 0);
+  EXPECT_GT(stats.snapshots, 0);
+  EXPECT_EQ(stats.queried_tokens, 500u + 740u + 980u + 1220u);
+  EXPECT_EQ(stats.hit_tokens + stats.prompt_tokens, stats.queried_tokens);
+}
+
+TEST_F(EngineLoopTest, SaltsDoNotShare) {
+  Start(4, 64);
+  std::mt19937 random(5);
+  Request request = MakeRequest(RandomPrompt(random, 500), 2);
+  EXPECT_EQ(Get(Send(request)).cached_tokens, 0);
+  const auto again = [&](const char* salt) {
+    request.id = engine_->NextId();
+    request.cache_salt = salt;
+    return Get(Send(request)).cached_tokens;
+  };
+  EXPECT_EQ(again("a"), 0);
+  EXPECT_EQ(again("a"), 384);
+  EXPECT_EQ(again(""), 384);
+  EXPECT_EQ(engine_->stats().missed_tokens[static_cast<size_t>(CacheMiss::kSalt)], 384u);
+}
+
+// Few pages, long answers and prompts that share: who is preempted gives the same tokens.
+TEST_F(EngineLoopTest, PreemptionAndEvictionChangeNothing) {
+  Start(6, 64, 900, /*pages=*/12);
+  std::mt19937 random(17);
+  const std::vector<int32_t> shared = RandomPrompt(random, 300);
+  std::vector<Request> requests;
+  std::vector<std::future<Answer>> answers;
+  for (int i = 0; i < 30; ++i) {
+    std::vector<int32_t> prompt(shared.begin(),
+                                shared.begin() + static_cast<int64_t>(random() % 300));
+    const std::vector<int32_t> more = RandomPrompt(random, 1 + random() % 50);
+    prompt.insert(prompt.end(), more.begin(), more.end());
+    Request request = MakeRequest(prompt, 300, i % 2 == 0 ? 0.0f : 1.0f);
+    request.sampling.seed = random();
+    request.priority = i % 5;
+    requests.push_back(request);
+    answers.push_back(Send(request));
+  }
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(Get(std::move(answers[i])).ids,
+              Expected(requests[i].prompt, 300, requests[i].sampling))
+        << "request " << i;
+  }
+  EXPECT_GT(engine_->stats().preemptions, 0u);
+  EXPECT_GT(engine_->stats().evicted_pages, 0u);
+  EXPECT_GT(engine_->stats().hit_tokens, 0u);
 }
 
 // Several threads submit and cancel at once; every request gets exactly one last event.

@@ -1,13 +1,13 @@
 // Engine::Load: from options to a running engine. Decides sizes; the model's own loading is below.
 #include <fmt/format.h>
 
+#include <cmath>
 #include <utility>
 
 #include "base/log.h"
-#include "cache/plan.h"
-#include "cache/storages.h"
 #include "config/model_config.h"
 #include "engine/engine_loop.h"
+#include "model/memory_report.h"
 #include "model/model.h"
 #include "seacliff/engine.h"
 
@@ -20,6 +20,23 @@ Result<Numerics> ParseNumerics(const std::string& text) {
   return InvalidArgument(fmt::format("numerics must be checkpoint or exact, got \"{}\"", text));
 }
 
+Result<MemoryPlan> PlanFor(const EngineOptions& options, bool exact, const ModelConfig& config) {
+  if (options.gpu_memory_utilization <= 0 || options.gpu_memory_utilization > 1) {
+    return InvalidArgument(
+        fmt::format("gpu_memory_utilization must be above 0 and at most 1, got {}",
+                    options.gpu_memory_utilization));
+  }
+  MemoryRequest request;
+  request.config = config;
+  request.exact = exact;
+  request.utilization = std::llround(options.gpu_memory_utilization * 1000);
+  request.limits.max_num_seqs = options.max_num_seqs;
+  request.limits.max_num_batched_tokens = options.max_num_batched_tokens;
+  request.limits.max_model_len = options.max_model_len;
+  request.limits.kv_cache_memory = options.kv_cache_memory;
+  return PlanLoading(options.device, std::move(request));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options,
@@ -30,22 +47,21 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options,
   }
   if (options.threads < 0) return InvalidArgument("threads must not be negative");
   SC_ASSIGN_OR_RETURN(const Numerics numerics, ParseNumerics(options.numerics));
+  if (options.output_projection != "bf16" && options.output_projection != "fp8") {
+    return InvalidArgument(fmt::format("output_projection must be bf16 or fp8, got \"{}\"",
+                                       options.output_projection));
+  }
   SC_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(options.model_dir));
 
-  CacheLimits limits;
-  limits.max_num_seqs = options.max_num_seqs;
-  limits.max_num_batched_tokens = options.max_num_batched_tokens;
-  limits.max_model_len = options.max_model_len;
-  limits.max_positions = config.max_positions;
-  limits.kv_cache_memory = options.kv_cache_memory;
-  limits.window = config.window;
-  SC_ASSIGN_OR_RETURN(const SizedCache cache,
-                      SizeCache(limits, UnitBytesOf(config, numerics == Numerics::kExact)));
+  SC_ASSIGN_OR_RETURN(const MemoryPlan plan,
+                      PlanFor(options, numerics == Numerics::kExact, config));
+  const SizedCache& cache = plan.cache;
 
   ModelOptions model_options;
   model_options.dir = options.model_dir;
   model_options.load_format = options.load_format;
   model_options.numerics = numerics;
+  model_options.fp8_output_projection = options.output_projection == "fp8";
   model_options.repack_cache = options.repack_cache;
   model_options.device = options.device;
   model_options.kernels = options.kernels;
@@ -55,10 +71,10 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options,
   model_options.window_pages = cache.size.window_pages;
   model_options.compressed_pages = cache.size.compressed_pages;
   model_options.slots = cache.size.slots;
+  model_options.snapshots = cache.size.snapshots;
+  model_options.workspace = plan.workspace;
   SC_ASSIGN_OR_RETURN(std::unique_ptr<Model> model, Model::Load(model_options, progress));
-  SC_LOG_INFO("cache: {:.1f} MB, {} tokens, longest sequence {}, {} sequences at once",
-              static_cast<double>(cache.bytes) / 1e6, cache.size.compressed_pages * kPageTokens,
-              cache.max_model_len, options.max_num_seqs);
+  SC_LOG_INFO("{}", SummarizeCache(plan));
 
   EngineLoopOptions loop;
   loop.max_model_len = static_cast<int32_t>(cache.max_model_len);
@@ -66,6 +82,7 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options,
   loop.max_num_batched_tokens = options.max_num_batched_tokens;
   loop.cache = cache.size;
   loop.seed = options.seed;
+  loop.on_lost = options.on_lost;
   return std::unique_ptr<Engine>(std::make_unique<EngineLoop>(std::move(model), loop));
 }
 

@@ -75,6 +75,13 @@ TEST(LoadTest, BadOptionsAreNamed) {
   };
   using O = EngineOptions&;
   EXPECT_NE(error([](O o) { o.numerics = "half"; }).find("numerics"), std::string::npos);
+  EXPECT_NE(error([](O o) { o.output_projection = "f8"; }).find("output_projection"),
+            std::string::npos);
+  EXPECT_NE(error([](O o) {
+              o.output_projection = "fp8";
+              o.numerics = "exact";
+            }).find("output_projection"),
+            std::string::npos);
   EXPECT_NE(error([](O o) { o.load_format = "gguf"; }).find("load_format"), std::string::npos);
   EXPECT_NE(error([](O o) { o.kv_cache_memory = 1; }).find("kv_cache_memory"), std::string::npos);
   EXPECT_NE(error([](O o) { o.max_num_seqs = 0; }).find("max_num_seqs"), std::string::npos);
@@ -82,6 +89,8 @@ TEST(LoadTest, BadOptionsAreNamed) {
             std::string::npos);
   EXPECT_NE(error([](O o) { o.max_model_len = 1 << 30; }).find("max_model_len"), std::string::npos);
   EXPECT_NE(error([](O o) { o.threads = -1; }).find("threads"), std::string::npos);
+  EXPECT_NE(error([](O o) { o.gpu_memory_utilization = 1.5; }).find("gpu_memory_utilization"),
+            std::string::npos);
   EXPECT_NE(error([](O o) { o.model_dir = "/nowhere"; }).find("/nowhere"), std::string::npos);
 }
 

@@ -1,24 +1,43 @@
-// Admission, planning and committing of steps; see scheduler.h for the rules.
+// Planning and committing of steps; see scheduler.h for the rules.
 #include "sched/scheduler.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/check.h"
 
 namespace seacliff {
+namespace {
+
+// A chunk that need not end anywhere ends at a block boundary if this leaves out at most one part
+// in so many of it.
+constexpr int64_t kRoundingCost = 8;
+constexpr size_t kTurns = 4096;
+
+// The newest block boundary with a token behind it.
+int64_t LastBoundary(int64_t tokens) { return (tokens - 1) / kPageTokens * kPageTokens; }
+
+}  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options)
-    : options_(options), cache_(options.cache, options.window, options.max_num_batched_tokens) {
+    : options_(options),
+      cache_(options.cache, options.window, options.max_num_batched_tokens),
+      turns_(kTurns),
+      prompt_limit_(std::numeric_limits<int64_t>::max()) {
   SC_CHECK(options.max_num_seqs >= 1 && options.max_num_batched_tokens >= options.max_num_seqs);
+  SC_CHECK(options.snapshot_every % kPageTokens == 0);
   const size_t seqs = static_cast<size_t>(options.max_num_seqs);
   running_.reserve(seqs);
+  plan_.copies.reserve(seqs);
   plan_.steps.reserve(seqs);
+  plan_.lost.reserve(seqs);
   prompts_.reserve(seqs);
   planned_sequences_.reserve(seqs);
   outcomes_.reserve(seqs);
+  copies_.reserve(seqs);
 }
 
 Status Scheduler::Add(Sequence sequence) {
@@ -28,19 +47,22 @@ Status Scheduler::Add(Sequence sequence) {
   }
   sequence.prompt_len = static_cast<int64_t>(sequence.tokens.size());
   sequence.computed = 0;
-  if (!cache_.FitsAlone(cache_.NeedOf(sequence.longest()))) {
+  if (!cache_.FitsAlone(sequence.longest())) {
     return InvalidArgument(
         fmt::format("the cache cannot hold a sequence of {} tokens", sequence.longest()));
   }
-  waiting_.push_back(std::make_unique<Sequence>(std::move(sequence)));
+  sequence.arrival = ++arrivals_;
+  ExtendHashes(sequence.salt, sequence.tokens, sequence.hashes);
+  auto owned = std::make_unique<Sequence>(std::move(sequence));
+  const auto order = [](const Owned& a, const Owned& b) { return Before(*a, *b); };
+  waiting_.insert(std::upper_bound(waiting_.begin(), waiting_.end(), owned, order),
+                  std::move(owned));
   return OkStatus();
 }
 
 bool Scheduler::Cancel(uint64_t id) {
   SC_CHECK(!planned_);
-  const auto has_id = [id](const std::unique_ptr<Sequence>& sequence) {
-    return sequence->id == id;
-  };
+  const auto has_id = [id](const Owned& sequence) { return sequence->id == id; };
   const auto running = std::find_if(running_.begin(), running_.end(), has_id);
   if (running != running_.end()) {
     cache_.Close((*running)->pages);
@@ -55,74 +77,130 @@ bool Scheduler::Cancel(uint64_t id) {
 
 const StepPlan& Scheduler::Plan() {
   SC_CHECK(!planned_);
+  plan_.copies.clear();
   plan_.steps.clear();
-  plan_.tokens = 0;
-  plan_.logits = 0;
+  plan_.lost.clear();
+  plan_.tokens = plan_.logits = plan_.decodes = 0;
   planned_sequences_.clear();
+  for (const Owned& sequence : running_) sequence->awaited = 0;
+  RelieveStarved();
   Admit();
   int64_t budget = options_.max_num_batched_tokens;
   PlanDecodes(budget);
-  PlanPrompts(budget);
-  // The oldest waiting sequence fits an empty cache, so work never stands still.
-  SC_CHECK(!plan_.steps.empty() || (running_.empty() && waiting_.empty()));
+  plan_.decodes = static_cast<int64_t>(plan_.steps.size());
+  PlanPrompts(plan_.decodes == 0 ? budget : std::min(budget, prompt_limit_));
+  // The first sequence in the order fits an empty cache, so work never stands still.
+  SC_CHECK(!plan_.steps.empty() || (running_.empty() && waiting_.empty()) || withheld_ > 0);
   planned_ = !plan_.steps.empty();
   return plan_;
 }
 
-void Scheduler::Admit() {
-  while (!waiting_.empty() && running() < options_.max_num_seqs) {
-    Sequence& oldest = *waiting_.front();
-    const PageNeed need = cache_.NeedOf(oldest.longest());
-    if (!cache_.Fits(need)) return;
-    oldest.pages = cache_.Open(need);
-    oldest.tokens.reserve(static_cast<size_t>(oldest.longest()));
-    running_.push_back(std::move(waiting_.front()));
-    waiting_.pop_front();
-  }
+// Where the next chunk must end at the latest.
+int64_t Scheduler::NextStop(const Sequence& sequence) const {
+  const auto tokens = static_cast<int64_t>(sequence.tokens.size());
+  if (cache_.snapshots().pages() == 0) return tokens;
+  const int64_t every = options_.snapshot_every;
+  int64_t stop = std::min(tokens, (sequence.computed / every + 1) * every);
+  const auto stop_at = [&](int64_t position) {
+    if (position > sequence.computed) stop = std::min(stop, position);
+  };
+  stop_at(LastBoundary(tokens));
+  for (const int64_t branch : sequence.branches) stop_at(branch);
+  return stop;
+}
+
+// Whether a snapshot there will be used again, as far as one can know.
+bool Scheduler::IsWanted(const Sequence& sequence, int64_t position) const {
+  return position == LastBoundary(sequence.prompt_len) || position % options_.snapshot_every == 0 ||
+         std::find(sequence.branches.begin(), sequence.branches.end(), position) !=
+             sequence.branches.end();
+}
+
+// The most tokens that one step can bring it.
+int64_t Scheduler::Reach(const Sequence& sequence) const {
+  return NextStop(sequence) - sequence.computed;
+}
+
+bool Scheduler::Extend(Sequence& sequence, int64_t tokens) {
+  const int64_t more = PagesOf(tokens) - static_cast<int64_t>(sequence.pages.compressed.size());
+  return (more <= 0 || more <= available()) && cache_.Extend(tokens, sequence.pages);
 }
 
 void Scheduler::PlanDecodes(int64_t& budget) {
-  for (const std::unique_ptr<Sequence>& sequence : running_) {
-    if (sequence->remaining() != 1) continue;
-    Bring(*sequence, 1);
-    --budget;
+  for (size_t i = 0; i < running_.size();) {
+    Sequence& sequence = *running_[i];
+    if (sequence.remaining() == 1) {
+      bool extended = Extend(sequence, sequence.computed + 1);
+      while (!extended && PreemptFor(sequence)) {
+        extended = Extend(sequence, sequence.computed + 1);
+      }
+      if (!extended) {
+        Preempt(i);  // it is the last one itself
+        continue;
+      }
+      Bring(sequence, 1);
+      --budget;
+    }
+    ++i;
   }
 }
 
 void Scheduler::PlanPrompts(int64_t budget) {
   prompts_.clear();
-  for (const std::unique_ptr<Sequence>& sequence : running_) {
+  for (const Owned& sequence : running_) {
     if (sequence->remaining() > 1) prompts_.push_back(sequence.get());
   }
-  if (prompts_.empty() || budget == 0) return;
+  if (prompts_.empty() || budget <= 0) return;
 
   Sequence& oldest = *prompts_.front();
-  int64_t oldest_tokens = std::min(oldest.remaining(), (budget + 1) / 2);
+  int64_t oldest_tokens = std::min(Reach(oldest), (budget + 1) / 2);
   budget -= oldest_tokens;
-  // Ties by id, so that the order is total (std::stable_sort would allocate).
-  std::sort(prompts_.begin() + 1, prompts_.end(), [](const Sequence* a, const Sequence* b) {
-    if (a->remaining() != b->remaining()) return a->remaining() < b->remaining();
-    return a->id < b->id;
+  // What is left until it, or one that waits for it, can go on.
+  const auto left = [](const Sequence& sequence) {
+    const int64_t awaited = sequence.awaited - sequence.computed;
+    return awaited > 0 ? std::min(awaited, sequence.remaining()) : sequence.remaining();
+  };
+  // Ties by arrival, so that the order is total (std::stable_sort would allocate).
+  std::sort(prompts_.begin() + 1, prompts_.end(), [&](const Sequence* a, const Sequence* b) {
+    return left(*a) != left(*b) ? left(*a) < left(*b) : a->arrival < b->arrival;
   });
   int64_t others = 0;
   for (size_t i = 1; i < prompts_.size(); ++i) {
-    others += prompts_[i]->remaining();
+    others += Reach(*prompts_[i]);
     if (others >= budget) break;
   }
-  oldest_tokens +=
-      std::min(oldest.remaining() - oldest_tokens, std::max<int64_t>(0, budget - others));
-  Bring(oldest, oldest_tokens);
+  oldest_tokens += std::min(Reach(oldest) - oldest_tokens, std::max<int64_t>(0, budget - others));
+  BringChunk(oldest, oldest_tokens);
   budget = std::min(budget, others);
   for (size_t i = 1; i < prompts_.size() && budget > 0; ++i) {
-    const int64_t tokens = std::min(prompts_[i]->remaining(), budget);
-    Bring(*prompts_[i], tokens);
+    // One that comes later in the order may have been preempted for this one's pages.
+    if (prompts_[i]->pages.slot < 0) continue;
+    const int64_t tokens = std::min(Reach(*prompts_[i]), budget);
+    BringChunk(*prompts_[i], tokens);
     budget -= tokens;
   }
 }
 
+void Scheduler::BringChunk(Sequence& sequence, int64_t tokens) {
+  const int64_t end = sequence.computed + tokens, boundary = end / kPageTokens * kPageTokens;
+  if (tokens < Reach(sequence) && boundary > sequence.computed &&
+      (end - boundary) * kRoundingCost <= tokens) {
+    tokens = boundary - sequence.computed;
+  }
+  while (!Extend(sequence, sequence.computed + tokens)) {
+    if (PreemptFor(sequence)) continue;
+    const int64_t pages =
+        static_cast<int64_t>(sequence.pages.compressed.size()) + std::max<int64_t>(0, available());
+    tokens = pages * kPageTokens - sequence.computed;  // what there is room for
+    if (tokens > 0) continue;
+    sequence.starved = true;
+    return;
+  }
+  Bring(sequence, tokens);
+}
+
 void Scheduler::Bring(Sequence& sequence, int64_t tokens) {
   SC_CHECK(tokens >= 1 && tokens <= sequence.remaining());
-  cache_.Extend(sequence.computed + tokens, sequence.pages);
   SequenceStep step;
   step.sequence = &sequence;
   step.first_position = sequence.computed;
@@ -133,36 +211,40 @@ void Scheduler::Bring(Sequence& sequence, int64_t tokens) {
   plan_.tokens += tokens;
   plan_.logits += step.logits;
   planned_sequences_.push_back(&sequence);
+  sequence.planned = true;
 }
 
 std::span<const StepOutcome> Scheduler::Commit(std::span<const SampledTokens> sampled) {
   SC_CHECK(planned_ && sampled.size() == plan_.steps.size());
   outcomes_.clear();
+  copies_.clear();
   for (size_t i = 0; i < sampled.size(); ++i) {
     CommitOne(*planned_sequences_[i], plan_.steps[i], sampled[i]);
   }
   RemoveFinished();
-  planned_ = false;
   return outcomes_;
 }
 
 std::span<const StepOutcome> Scheduler::Fail() {
   SC_CHECK(planned_);
   outcomes_.clear();
+  copies_.clear();
   const SampledTokens failed{{}, true};
   for (size_t i = 0; i < plan_.steps.size(); ++i) {
     CommitOne(*planned_sequences_[i], plan_.steps[i], failed);
   }
   RemoveFinished();
-  planned_ = false;
   return outcomes_;
 }
 
 void Scheduler::CommitOne(Sequence& sequence, const SequenceStep& step,
                           const SampledTokens& sampled) {
+  sequence.planned = false;
   StepOutcome outcome;
   outcome.id = sequence.id;
+  outcome.cached = sequence.cached;
   if (sampled.failed) {
+    sequence.failed = true;
     outcome.finish = Finish::kError;
     outcomes_.push_back(outcome);
     return;
@@ -172,9 +254,17 @@ void Scheduler::CommitOne(Sequence& sequence, const SequenceStep& step,
   // Of the tokens whose logits were wanted, as many are confirmed as were sampled.
   const int64_t computed =
       step.first_position + static_cast<int64_t>(step.ids.size()) - step.logits + rows;
-  outcome.prompt_done = std::max<int64_t>(0, std::min(computed, sequence.prompt_len) -
-                                                 std::min(sequence.computed, sequence.prompt_len));
+  counts_.recomputed_tokens += static_cast<uint64_t>(
+      std::max<int64_t>(0, std::min(computed, sequence.furthest) - sequence.computed));
+  outcome.prompt_done =
+      std::max<int64_t>(0, std::min(computed, sequence.prompt_len) - sequence.furthest);
+  if (computed >= sequence.prompt_len && sequence.furthest < sequence.prompt_len &&
+      sequence.turn != 0) {
+    TurnOf(sequence.turn) = {sequence.turn,
+                             static_cast<int32_t>(LastBoundary(sequence.prompt_len) / kPageTokens)};
+  }
   sequence.computed = computed;
+  sequence.furthest = std::max(sequence.furthest, computed);
   for (const int32_t id : sampled.ids) {
     sequence.tokens.push_back(id);
     ++outcome.kept;
@@ -186,24 +276,42 @@ void Scheduler::CommitOne(Sequence& sequence, const SequenceStep& step,
     }
     if (outcome.finish != Finish::kNone) break;
   }
+  KeepPrefix(sequence);
   if (outcome.finish == Finish::kNone) cache_.Trim(sequence.computed, sequence.pages);
   outcomes_.push_back(outcome);
 }
 
+// What is computed becomes known, and a boundary that the sequence stopped at becomes a place to
+// start from.
+void Scheduler::KeepPrefix(Sequence& sequence) {
+  // Accepted tokens behind a stop were computed, but are not part of it.
+  const auto tokens = static_cast<int64_t>(sequence.tokens.size());
+  const int64_t computed = sequence.computed;
+  ExtendHashes(sequence.salt, sequence.tokens, sequence.hashes);
+  cache_.Commit(sequence.chain(), std::min(computed, tokens), sequence.pages);
+  if (computed % kPageTokens != 0 || computed > tokens) return;
+  if (const auto copy =
+          cache_.TakeSnapshot(computed, IsWanted(sequence, computed), sequence.pages)) {
+    copies_.push_back(*copy);
+  }
+}
+
 void Scheduler::RemoveFinished() {
   for (size_t i = 0; i < outcomes_.size(); ++i) {
-    if (outcomes_[i].finish != Finish::kNone) cache_.Close(planned_sequences_[i]->pages);
+    Sequence& sequence = *planned_sequences_[i];
+    if (outcomes_[i].finish != Finish::kNone) cache_.Close(sequence.pages, !sequence.failed);
   }
   // A running sequence always has a slot; a closed one has none.
   std::erase_if(running_, [](const auto& sequence) { return sequence->pages.slot < 0; });
   planned_sequences_.clear();
   plan_.steps.clear();
+  planned_ = false;
 }
 
-void Scheduler::CheckBooks() const {
+Status Scheduler::CheckBooks() const {
   std::vector<const SequencePages*> open;
-  for (const std::unique_ptr<Sequence>& sequence : running_) open.push_back(&sequence->pages);
-  cache_.CheckBooks(open);
+  for (const Owned& sequence : running_) open.push_back(&sequence->pages);
+  return cache_.CheckBooks(open);
 }
 
 }  // namespace seacliff

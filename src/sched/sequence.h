@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "cache/plan.h"
@@ -12,20 +13,40 @@ namespace seacliff {
 struct Sequence {
   // Set by whoever adds it.
   uint64_t id = 0;
-  std::vector<int32_t> tokens;    // the prompt; what is generated is appended
-  int64_t max_tokens = 0;         // the most tokens to generate
-  std::vector<int32_t> stop_ids;  // generating one of these ends the sequence
+  std::vector<int32_t> tokens;       // the prompt; what is generated is appended
+  int64_t max_tokens = 0;            // the most tokens to generate
+  std::vector<int32_t> stop_ids;     // generating one of these ends the sequence
+  int32_t priority = 0;              // lower ones go first
+  std::string salt;                  // prefixes are shared among sequences of the same salt
+  uint64_t turn = 0, continues = 0;  // seacliff/engine.h
 
   // Kept by the scheduler: computed <= tokens.size() <= prompt_len + max_tokens.
+  uint64_t arrival = 0;  // the order of Add
   int64_t prompt_len = 0;
-  int64_t computed = 0;  // tokens whose cache entries a committed step has written
+  int64_t computed = 0;          // tokens whose cache entries a committed step has written
+  int64_t furthest = 0;          // the most of them so far: more than `computed` after a preemption
+  int64_t cached = 0;            // those that it found when it was first let in
+  std::vector<uint64_t> hashes;  // of complete blocks (cache/prefix_index.h)
   SequencePages pages;
+  // Positions where others begin to differ: a snapshot there will be used again.
+  std::vector<int64_t> branches;
+  int64_t awaited = 0;    // the position that others wait for in this plan; 0: none
+  bool admitted = false;  // it was let in before
+  bool planned = false;   // it is in the plan that is out
+  bool starved = false;   // it got nothing for want of pages
+  bool failed = false;    // what it computed is not to be trusted
 
   int64_t generated() const { return static_cast<int64_t>(tokens.size()) - prompt_len; }
   // Tokens known but not computed: the prompt's rest, or the one token generated last.
   int64_t remaining() const { return static_cast<int64_t>(tokens.size()) - computed; }
   // The most tokens it can come to have.
   int64_t longest() const { return prompt_len + max_tokens; }
+  TokenChain chain() const { return {salt, tokens, hashes}; }
 };
+
+// Whether `a` goes before `b`.
+inline bool Before(const Sequence& a, const Sequence& b) {
+  return a.priority != b.priority ? a.priority < b.priority : a.arrival < b.arrival;
+}
 
 }  // namespace seacliff

@@ -1,215 +1,213 @@
-// Random traffic through the scheduler, with every promise checked at every step: no page leaked or
-// shared, no token computed twice or skipped, steps within their budgets, everyone finishes.
+// Random traffic through the scheduler (simulation.h), and conversations as agents have them.
+#include "sched/simulation.h"
+
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <map>
 #include <optional>
 #include <random>
+#include <span>
+#include <string>
 #include <vector>
-
-#include "sched/scheduler.h"
 
 namespace seacliff {
 namespace {
 
-constexpr int32_t kStopId = 0;
-
-struct Followed {
-  std::vector<int32_t> prompt;
-  int64_t max_tokens = 0;
-  int64_t next_position = 0;
-  std::vector<int32_t> output;
+struct Traffic {
+  const char* name;
+  SimulationSetup setup;
+};
+const Traffic kTraffic[] = {
+    {"few pages", {}},
+    {"plenty of pages", {.plenty = true, .failures = false}},
+    {"plenty of pages, failures", {.plenty = true}},
+    {"pages run out at any moment", {.out_of_pages = true}},
+    {"priorities", {.priorities = true}},
+    {"no prefix cache", {.caching = false}},
 };
 
-class Simulation {
+constexpr int kShort = 400;
+// Runs with plenty of pages are short: they end before these are all taken.
+void RunAll(uint64_t seeds, int steps) {
+  for (const Traffic& traffic : kTraffic) {
+    if (traffic.setup.plenty && steps > kShort) continue;
+    uint64_t preemptions = 0, evicted = 0, dropped = 0, hits = 0;
+    for (uint64_t seed = 1; seed <= seeds; ++seed) {
+      SCOPED_TRACE(traffic.name + (" " + std::to_string(seed)));
+      Simulation simulation(seed, traffic.setup);
+      simulation.Run(steps);
+      if (testing::Test::HasFailure()) return;
+      preemptions += simulation.scheduler().counts().preemptions;
+      hits += simulation.scheduler().counts().hit_tokens;
+      evicted += simulation.scheduler().cache().evicted_blocks();
+      dropped += simulation.scheduler().cache().dropped_snapshots();
+    }
+    // What is to be tested did happen.
+    EXPECT_EQ(preemptions > 0, !traffic.setup.plenty) << traffic.name;
+    EXPECT_EQ(evicted > 0, !traffic.setup.plenty && traffic.setup.caching) << traffic.name;
+    EXPECT_EQ(dropped > 0, !traffic.setup.plenty && traffic.setup.caching) << traffic.name;
+    EXPECT_EQ(hits > 0, traffic.setup.caching) << traffic.name;
+  }
+}
+
+TEST(SimulationTest, EveryPromiseHoldsUnderRandomTraffic) { RunAll(30, kShort); }
+TEST(SlowSimulationTest, EveryPromiseHoldsInManyRuns) { RunAll(400, kShort); }
+TEST(SlowSimulationTest, EveryPromiseHoldsInLongRuns) { RunAll(4, 100000); }
+
+// One run, again and again, with no page to be had from its k-th step on for some steps: whoever
+// asks for one then, for whatever reason, waits or is preempted, and in the end has its tokens.
+TEST(SimulationTest, PagesRunOutAtEachMoment) {
+  bool moments_left = true;
+  for (int moment = 0; moments_left; ++moment) {
+    SCOPED_TRACE(moment);
+    SchedulerOptions options;
+    options.max_num_seqs = 3;
+    options.max_num_batched_tokens = 100;
+    options.cache = {20, 14, 3, 6};
+    Scheduler scheduler(options);
+    SimulatedMemory memory(options.cache, options.window);
+    std::map<uint64_t, std::vector<uint64_t>> prefixes;
+    for (uint64_t id = 1; id <= 5; ++id) {  // pairs that share a block
+      Sequence sequence;
+      sequence.id = id;
+      for (int32_t i = 0; i < 150 + 50 * static_cast<int32_t>(id); ++i) {
+        sequence.tokens.push_back(i < 128 ? static_cast<int32_t>(id / 2) : i);
+      }
+      sequence.max_tokens = 150;
+      prefixes[id] = {0};
+      for (const int32_t token : sequence.tokens) {
+        prefixes[id].push_back(MixHash(prefixes[id].back(), static_cast<uint64_t>(token)));
+      }
+      ASSERT_TRUE(scheduler.Add(std::move(sequence)).ok());
+    }
+    std::map<uint64_t, int64_t> generated;
+    int step = 0;
+    for (; scheduler.running() + scheduler.waiting() > 0; ++step) {
+      ASSERT_LT(step, 5000);
+      scheduler.Withhold(step >= moment && step < moment + 3 ? options.cache.compressed_pages : 0);
+      const StepPlan& plan = scheduler.Plan();
+      ASSERT_TRUE(scheduler.CheckBooks().ok());
+      if (plan.steps.empty()) continue;
+      memory.Copy(plan.copies);
+      const int32_t token = 7;
+      std::vector<SampledTokens> sampled(plan.steps.size());
+      for (size_t i = 0; i < plan.steps.size(); ++i) {
+        memory.Step(plan.steps[i], prefixes[plan.steps[i].sequence->id]);
+        if (plan.steps[i].logits > 0) sampled[i].ids = {&token, 1};
+      }
+      ASSERT_FALSE(HasFatalFailure());
+      for (const StepOutcome& outcome : scheduler.Commit(sampled)) {
+        generated[outcome.id] += outcome.kept;
+        std::vector<uint64_t>& known = prefixes[outcome.id];
+        for (int64_t i = 0; i < outcome.kept; ++i) known.push_back(MixHash(known.back(), 7));
+      }
+      memory.Copy(scheduler.copies());
+      ASSERT_TRUE(scheduler.CheckBooks().ok());
+    }
+    for (uint64_t id = 1; id <= 5; ++id) ASSERT_EQ(generated[id], 150);
+    moments_left = moment < step;
+  }
+}
+
+// ---- conversations ----
+
+// Conversations that send all that was said so far with each turn, over one scheduler.
+class Conversations {
  public:
-  explicit Simulation(uint64_t seed) : random_(seed) {
-    options_.max_num_seqs = Pick(1, 12);
-    options_.max_num_batched_tokens = Pick(options_.max_num_seqs, Pick(0, 1) == 0 ? 24 : 700);
-    options_.max_waiting = Pick(1, 30);
-    longest_ = Pick(2, 1500);
-    const CacheLimits limits = {.max_num_seqs = options_.max_num_seqs,
-                                .max_num_batched_tokens = options_.max_num_batched_tokens,
-                                .max_model_len = longest_,
-                                .max_positions = longest_};
-    options_.cache = SizeCache(limits, {1, 1, 1})->size;
-    // Often too few pages for all sequences at once, never too few for one.
-    options_.cache.compressed_pages = static_cast<int32_t>(Pick(
-        PagesOf(longest_), std::max<int64_t>(PagesOf(longest_), options_.cache.compressed_pages)));
-    scheduler_.emplace(options_);
+  explicit Conversations(int32_t pages) {
+    SchedulerOptions options;
+    options.max_num_seqs = 4;
+    options.max_num_batched_tokens = 2048;
+    const CacheLimits limits = {.max_num_seqs = 4,
+                                .max_num_batched_tokens = 2048,
+                                .max_model_len = 1 << 17,
+                                .max_positions = 1 << 17,
+                                .kv_cache_memory = pages};
+    options.cache = SizeCache(limits, {0, 1, 0, 0})->size;
+    scheduler_.emplace(options);
   }
 
-  void Run() {
-    for (int step = 0; step < 150; ++step) {
-      Arrive();
-      if (Pick(0, 9) == 0) CancelOne();
-      Step();
+  // Adds `tokens` new ones to the history, asks for `answer` more and puts them into it. Returns
+  // the prompt tokens that were computed.
+  int64_t Turn(std::vector<int32_t>& history, int64_t tokens, int64_t answer) {
+    for (int64_t i = 0; i < tokens; ++i) history.push_back(static_cast<int32_t>(random_() % 1000));
+    Sequence sequence;
+    sequence.id = ++last_id_;
+    sequence.tokens = history;
+    sequence.max_tokens = answer;
+    EXPECT_TRUE(scheduler_->Add(std::move(sequence)).ok());
+    int64_t computed = 0;
+    while (scheduler_->running() + scheduler_->waiting() > 0) {
+      const StepPlan& plan = scheduler_->Plan();
+      const auto token = static_cast<int32_t>(random_() % 1000);
+      const SampledTokens sampled[] = {
+          {plan.logits > 0 ? std::span(&token, 1) : std::span<const int32_t>(), false}};
+      const StepOutcome outcome = scheduler_->Commit(sampled)[0];
+      computed += outcome.prompt_done;
+      if (outcome.kept > 0) history.push_back(token);
+      const Status books = scheduler_->CheckBooks();
+      EXPECT_TRUE(books.ok()) << books.message();
     }
-    int64_t bound = 10;  // every step brings at least one token
-    for (const auto& [id, followed] : live_) {
-      bound += static_cast<int64_t>(followed.prompt.size()) + followed.max_tokens;
-    }
-    for (; !live_.empty() && bound > 0; --bound) Step();
-    EXPECT_TRUE(live_.empty());
-    EXPECT_EQ(scheduler_->running() + scheduler_->waiting(), 0);
-    EXPECT_EQ(scheduler_->cache().window_pool().used(), 0);
-    EXPECT_EQ(scheduler_->cache().compressed_pool().used(), 0);
-    EXPECT_EQ(scheduler_->cache().slots().used(), 0);
+    return computed;
   }
+
+  const Scheduler& scheduler() const { return *scheduler_; }
 
  private:
-  int64_t Pick(int64_t low, int64_t high) {
-    return std::uniform_int_distribution<int64_t>(low, high)(random_);
-  }
-
-  void Arrive() {
-    for (int64_t n = Pick(0, 2); n > 0; --n) {
-      Followed followed;
-      const int64_t prompt =
-          Pick(0, 3) == 0 ? Pick(1, longest_ - 1) : Pick(1, std::min<int64_t>(20, longest_ - 1));
-      for (int64_t i = 0; i < prompt; ++i) {
-        followed.prompt.push_back(static_cast<int32_t>(Pick(0, 999)));
-      }
-      followed.max_tokens = Pick(1, std::min<int64_t>(60, longest_ - prompt));
-      Sequence sequence;
-      sequence.id = ++last_id_;
-      sequence.tokens = followed.prompt;
-      sequence.max_tokens = followed.max_tokens;
-      sequence.stop_ids = {kStopId};
-      const bool full = scheduler_->waiting() >= options_.max_waiting;
-      const Status status = scheduler_->Add(std::move(sequence));
-      ASSERT_EQ(status.ok(), !full) << status.message();
-      if (status.ok()) live_[last_id_] = std::move(followed);
-    }
-  }
-
-  void CancelOne() {
-    if (live_.empty()) return;
-    auto victim = live_.begin();
-    std::advance(victim, Pick(0, static_cast<int64_t>(live_.size()) - 1));
-    ASSERT_TRUE(scheduler_->Cancel(victim->first));
-    ASSERT_FALSE(scheduler_->Cancel(victim->first));
-    live_.erase(victim);
-    scheduler_->CheckBooks();
-  }
-
-  void Step() {
-    const StepPlan& plan = scheduler_->Plan();
-    ASSERT_EQ(plan.steps.empty(), live_.empty());
-    if (plan.steps.empty()) return;
-    scheduler_->CheckBooks();
-    CheckPlan(plan);
-
-    if (Pick(0, 49) == 0) {
-      for (const StepOutcome& outcome : scheduler_->Fail()) {
-        ASSERT_EQ(outcome.finish, Finish::kError);
-        live_.erase(outcome.id);
-      }
-      scheduler_->CheckBooks();
-      return;
-    }
-    std::vector<int32_t> tokens(plan.steps.size());
-    std::vector<SampledTokens> sampled(plan.steps.size());
-    std::vector<int64_t> wanted(plan.steps.size());
-    for (size_t i = 0; i < plan.steps.size(); ++i) {
-      Followed& followed = live_[plan.steps[i].sequence->id];
-      followed.next_position += static_cast<int64_t>(plan.steps[i].ids.size());
-      tokens[i] = static_cast<int32_t>(Pick(0, 99));
-      wanted[i] = plan.steps[i].logits;
-      if (wanted[i] == 0) continue;
-      if (Pick(0, 199) == 0)
-        sampled[i].failed = true;
-      else
-        sampled[i].ids = {&tokens[i], 1};
-    }
-    const std::span<const StepOutcome> outcomes = scheduler_->Commit(sampled);
-    ASSERT_EQ(outcomes.size(), sampled.size());
-    for (size_t i = 0; i < outcomes.size(); ++i) {
-      Followed& followed = live_[outcomes[i].id];
-      if (outcomes[i].kept == 1) followed.output.push_back(tokens[i]);
-      const int64_t generated = static_cast<int64_t>(followed.output.size());
-      Finish expected = Finish::kNone;
-      if (sampled[i].failed)
-        expected = Finish::kError;
-      else if (wanted[i] > 0 && tokens[i] == kStopId)
-        expected = Finish::kStop;
-      else if (wanted[i] > 0 && generated == followed.max_tokens)
-        expected = Finish::kLength;
-      ASSERT_EQ(outcomes[i].finish, expected);
-      if (expected != Finish::kNone) live_.erase(outcomes[i].id);
-    }
-    scheduler_->CheckBooks();
-  }
-
-  void CheckPlan(const StepPlan& plan) {
-    ASSERT_LE(static_cast<int64_t>(plan.steps.size()), options_.max_num_seqs);
-    ASSERT_LE(plan.tokens, options_.max_num_batched_tokens);
-    int64_t tokens = 0, logits = 0;
-    for (const SequenceStep& step : plan.steps) {
-      ASSERT_TRUE(live_.contains(step.sequence->id));
-      const Followed& followed = live_[step.sequence->id];
-      ASSERT_FALSE(step.ids.empty());
-      ASSERT_EQ(step.first_position, followed.next_position);  // nothing twice, nothing skipped
-      const int64_t prompt = static_cast<int64_t>(followed.prompt.size());
-      for (size_t i = 0; i < step.ids.size(); ++i) {
-        const int64_t position = step.first_position + static_cast<int64_t>(i);
-        const int32_t expected = position < prompt
-                                     ? followed.prompt[static_cast<size_t>(position)]
-                                     : followed.output[static_cast<size_t>(position - prompt)];
-        ASSERT_EQ(step.ids[i], expected);
-      }
-      const int64_t end = step.first_position + static_cast<int64_t>(step.ids.size());
-      const int64_t known = prompt + static_cast<int64_t>(followed.output.size());
-      ASSERT_EQ(step.logits, end == known ? 1 : 0);
-      for (int64_t p = 0; p < end; ++p) {
-        const size_t page = static_cast<size_t>(p / kPageTokens);
-        ASSERT_GE(step.compressed_pages()[page], 0);
-        if (p > step.first_position - options_.window) {
-          ASSERT_GE(step.window_pages()[page], 0);
-        }
-      }
-      tokens += static_cast<int64_t>(step.ids.size());
-      logits += step.logits;
-    }
-    ASSERT_EQ(tokens, plan.tokens);
-    ASSERT_EQ(logits, plan.logits);
-    CheckNobodyStalls(plan);
-  }
-
-  // Whoever is decoding is in the step, and the oldest unfinished prompt moves.
-  void CheckNobodyStalls(const StepPlan& plan) {
-    std::vector<uint64_t> ids;
-    for (const SequenceStep& step : plan.steps) ids.push_back(step.sequence->id);
-    const auto planned = [&](uint64_t id) {
-      return std::find(ids.begin(), ids.end(), id) != ids.end();
-    };
-    bool oldest_prompt = true;
-    int64_t running = scheduler_->running();
-    for (const auto& [id, followed] : live_) {  // in order of arrival: the running ones come first
-      if (running-- == 0) break;
-      if (!followed.output.empty()) {
-        ASSERT_TRUE(planned(id));
-      } else if (oldest_prompt) {
-        ASSERT_TRUE(planned(id));
-        oldest_prompt = false;
-      }
-    }
-  }
-
-  std::mt19937_64 random_;
-  SchedulerOptions options_;
-  int64_t longest_ = 0;
   std::optional<Scheduler> scheduler_;
+  std::mt19937 random_{3};
   uint64_t last_id_ = 0;
-  std::map<uint64_t, Followed> live_;
 };
 
-TEST(SimulationTest, EveryPromiseHoldsUnderRandomTraffic) {
-  for (uint64_t seed = 1; seed <= 300; ++seed) {
-    SCOPED_TRACE(seed);
-    Simulation(seed).Run();
-    if (testing::Test::HasFatalFailure()) return;
+TEST(ConversationTest, TwoThatAlternateComputeTheirNewTokensAlone) {
+  Conversations conversations(/*pages=*/2000);
+  std::vector<int32_t> histories[2];
+  for (std::vector<int32_t>& history : histories) {
+    EXPECT_EQ(conversations.Turn(history, 50'000, 300), 50'000);
+  }
+  for (int turn = 0; turn < 10; ++turn) {
+    for (std::vector<int32_t>& history : histories) {
+      // The token that ended the last answer was never computed.
+      EXPECT_LE(conversations.Turn(history, 200, 300), 200 + 1 + 127);
+    }
+  }
+  EXPECT_EQ(conversations.scheduler().cache().evicted_blocks(), 0u);
+}
+
+// With too little room for both each turn computes the end of its history anew, and says why.
+TEST(ConversationTest, TwoThatDoNotFitEvictEachOther) {
+  constexpr int64_t kPages = 1100, kLength = 100'000;
+  Conversations conversations(kPages);
+  std::vector<int32_t> histories[2];
+  for (int turn = 0; turn < 3; ++turn) {
+    for (std::vector<int32_t>& history : histories) {
+      const int64_t computed = conversations.Turn(history, turn == 0 ? kLength : 200, 300);
+      if (turn == 0) continue;
+      // What does not fit beside the other's history is evicted from the end, so what is before is
+      // found up to the last snapshot.
+      EXPECT_LE(computed, 2 * kLength + 2000 - kPages * kPageTokens + kSnapshotEvery);
+    }
+  }
+  const auto& missed = conversations.scheduler().counts().missed_tokens;
+  EXPECT_GT(missed[static_cast<size_t>(CacheMiss::kEvicted)], 4 * 50'000u);
+  EXPECT_LT(missed[static_cast<size_t>(CacheMiss::kCold)], 2 * kLength + 4 * 1000u);
+}
+
+TEST(ConversationTest, AnAgentComputesItsSystemPromptOnce) {
+  Conversations conversations(/*pages=*/4000);
+  std::vector<int32_t> system;
+  EXPECT_EQ(conversations.Turn(system, 10'000, 1), 10'000);
+  system.pop_back();
+  for (int task = 0; task < 3; ++task) {
+    std::vector<int32_t> history = system;
+    int64_t computed = conversations.Turn(history, 500, 200);
+    // Nothing can be started behind the system prompt before it was seen twice; the last boundary
+    // of the first prompt lies 16 tokens before its end.
+    EXPECT_LE(computed, 500 + 127) << "task " << task;
+    for (int turn = 1; turn < 30; ++turn) {
+      computed = conversations.Turn(history, 400, 200);
+      EXPECT_LE(computed, 400 + 1 + 127) << "task " << task << ", turn " << turn;
+    }
   }
 }
 
@@ -218,7 +216,7 @@ TEST(SimulationTest, NeitherLongNorShortPromptsStarve) {
   SchedulerOptions options;
   options.max_num_seqs = 8;
   options.max_num_batched_tokens = 64;
-  options.cache = {100, 1000, 8};
+  options.cache = {100, 1000, 8, 0};
   Scheduler scheduler(options);
   const auto add = [&](uint64_t id, size_t prompt) {
     Sequence sequence;

@@ -23,9 +23,19 @@ struct SequenceStep {
   std::span<const int32_t> compressed_pages() const { return sequence->pages.compressed; }
 };
 
+// A turn of a conversation that found less of its prefix than the turn before had left.
+struct LostPrefix {
+  uint64_t id = 0;
+  int64_t expected = 0, found = 0;  // tokens
+  CacheMiss reason = CacheMiss::kCold;
+};
+
 struct StepPlan {
+  std::vector<RowCopy> copies;      // to make before the step, in this order
   std::vector<SequenceStep> steps;  // decodes first
   int64_t tokens = 0, logits = 0;   // over all steps
+  int64_t decodes = 0;              // steps of one token that continue an answer
+  std::vector<LostPrefix> lost;     // of sequences that were let in
 };
 
 // What sampling made of a sequence's rows of logits.
@@ -40,7 +50,8 @@ struct SampledTokens {
 struct StepOutcome {
   uint64_t id = 0;
   int64_t kept = 0;         // of its sampled tokens: those after a stop are dropped
-  int64_t prompt_done = 0;  // prompt tokens computed by this step
+  int64_t prompt_done = 0;  // prompt tokens computed by this step, for the first time
+  int64_t cached = 0;       // prompt tokens that came from the prefix cache
   Finish finish = Finish::kNone;
 };
 

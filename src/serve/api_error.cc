@@ -64,6 +64,8 @@ ApiError FromStatus(const Status& status) {
       error.http_status = 501;
       error.code = "not_implemented";
       return error;
+    case Code::kUnavailable:
+      return Unavailable("device_lost", status.message());
     case Code::kInternal:
       break;
   }

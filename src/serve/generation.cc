@@ -79,6 +79,10 @@ Request Generation::MakeRequest(const Choice& choice) const {
     const std::vector<int32_t>& ends = host_->tokenizer->end_ids();
     request.stop_token_ids.insert(request.stop_token_ids.end(), ends.begin(), ends.end());
   }
+  request.priority = common.priority;
+  request.cache_salt = common.cache_salt;
+  request.turn = prompt.turn;
+  request.continues = prompt.continues;
   request.sampling = common.sampling;
   // Each choice of a prompt draws its own numbers; the same seed gives the same set of choices.
   if (request.sampling.seed) {

@@ -53,6 +53,44 @@ constexpr CounterRow kCounters[] = {
     {"generation_tokens_total", "", "Tokens generated.", &Metrics::generation_tokens},
 };
 
+// What the engine counts.
+struct EngineCounterRow {
+  const char* name;
+  bool is_vllm;  // vLLM has it too, under the same name
+  const char* help;
+  uint64_t EngineStats::*value;
+};
+constexpr EngineCounterRow kEngineCounters[] = {
+    {"engine_steps_total", false, "Steps of the engine.", &EngineStats::steps},
+    {"num_preemptions_total", true, "Requests that made room for others and went on later.",
+     &EngineStats::preemptions},
+    {"recomputed_tokens_total", false, "Tokens computed again after a preemption.",
+     &EngineStats::recomputed_tokens},
+    {"prefix_cache_lost_total", false,
+     "Turns of conversations that found less in the prefix cache than the turn before had left.",
+     &EngineStats::lost_prefixes},
+    {"prefix_cache_evicted_pages_total", false, "Pages that left the prefix cache for new ones.",
+     &EngineStats::evicted_pages},
+    {"prefix_cache_dropped_snapshots_total", false,
+     "Places to start from that left the prefix cache for new ones.",
+     &EngineStats::dropped_snapshots},
+};
+
+struct EngineGaugeRow {
+  const char* name;
+  const char* help;
+  int64_t EngineStats::*value;
+};
+constexpr EngineGaugeRow kEngineGauges[] = {
+    {"kv_cache_pages", "Pages of the cache, used and free.", &EngineStats::pages},
+    {"prefix_cache_pages", "Pages that the prefix cache alone holds.", &EngineStats::cached_pages},
+    {"prefix_cache_snapshots", "Places in the prefix cache that prompts can start from.",
+     &EngineStats::snapshots},
+};
+
+constexpr std::array<const char*, kCacheMisses> kMissNames = {"cold", "evicted", "snapshot", "salt",
+                                                              "template"};
+
 struct HistogramRow {
   const char* name;
   const char* help;
@@ -177,12 +215,25 @@ Metrics::Metrics()
 std::string RenderMetrics(const Metrics& metrics, const MetricsText& text) {
   Renderer out(text.model_name);
   RenderAll(metrics, text.stats, "seacliff:", false, &out);
-  const std::string steps = "seacliff:engine_steps_total";
-  out.Head(steps, "counter", "Steps of the engine.");
-  out.Sample(steps, static_cast<double>(text.stats.steps));
-  const std::string pages = "seacliff:kv_cache_pages";
-  out.Head(pages, "gauge", "Pages of the cache, used and free.");
-  out.Sample(pages, static_cast<double>(text.stats.pages));
+  for (const EngineCounterRow& row : kEngineCounters) {
+    for (const std::string prefix : {"seacliff:", "vllm:"}) {
+      if (prefix == "vllm:" && !(row.is_vllm && text.vllm_names)) continue;
+      out.Head(prefix + row.name, "counter", row.help);
+      out.Sample(prefix + row.name, static_cast<double>(text.stats.*row.value));
+    }
+  }
+  for (const EngineGaugeRow& row : kEngineGauges) {
+    const std::string name = std::string("seacliff:") + row.name;
+    out.Head(name, "gauge", row.help);
+    out.Sample(name, static_cast<double>(text.stats.*row.value));
+  }
+  const std::string misses = "seacliff:prefix_cache_missed_tokens_total";
+  out.Head(misses, "counter",
+           "Prompt tokens in whole blocks that were not found in the prefix cache, by reason.");
+  for (size_t i = 0; i < kCacheMisses; ++i) {
+    out.Sample(misses, static_cast<double>(text.stats.missed_tokens[i]),
+               fmt::format(",reason=\"{}\"", kMissNames[i]));
+  }
   if (text.vllm_names) RenderAll(metrics, text.stats, "vllm:", true, &out);
   return out.Take();
 }

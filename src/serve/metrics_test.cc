@@ -28,6 +28,8 @@ TEST(Metrics, RendersOwnNamesAndAliases) {
   text.model_name = "a\"b";
   text.stats.running = 2;
   text.stats.cache_usage = 0.5;
+  text.stats.preemptions = 4;
+  text.stats.missed_tokens[static_cast<size_t>(CacheMiss::kEvicted)] = 256;
   const std::string both = RenderMetrics(metrics, text);
   const std::string labels = "{model_name=\"a\\\"b\",engine=\"0\"";
   for (const std::string prefix : {"seacliff:", "vllm:"}) {
@@ -47,6 +49,12 @@ TEST(Metrics, RendersOwnNamesAndAliases) {
     EXPECT_NE(both.find("# TYPE " + prefix + "prompt_tokens_total counter\n"), std::string::npos);
   }
   EXPECT_NE(both.find("vllm:gpu_cache_usage_perc" + labels), std::string::npos);
+  EXPECT_NE(both.find("\nvllm:num_preemptions_total" + labels + "} 4\n"), std::string::npos);
+  EXPECT_NE(both.find("\nseacliff:num_preemptions_total" + labels + "} 4\n"), std::string::npos);
+  EXPECT_NE(both.find("\nseacliff:prefix_cache_missed_tokens_total" + labels +
+                      ",reason=\"evicted\"} 256\n"),
+            std::string::npos);
+  EXPECT_EQ(both.find("vllm:engine_steps_total"), std::string::npos);
   text.vllm_names = false;
   EXPECT_EQ(RenderMetrics(metrics, text).find("vllm:"), std::string::npos);
 }

@@ -55,6 +55,29 @@ class OpenAiTest : public testing::ServerTest {
   }
 };
 
+TEST_F(OpenAiTest, CacheFieldsReachTheEngine) {
+  Start();
+  ReplyWith(std::string("Hello!") + kEndToken);
+  json body = ChatBody();
+  body["priority"] = -3;
+  body["cache_salt"] = "tenant";
+  EXPECT_EQ(Post("/v1/chat/completions", body).status, 200);
+  const Request first = engine.seen().back();
+  EXPECT_EQ(first.priority, -3);
+  EXPECT_EQ(first.cache_salt, "tenant");
+  EXPECT_NE(first.turn, 0u);
+  EXPECT_EQ(first.continues, 0u);
+  // The next turn is known as one, whatever the answer is said to have been.
+  body["messages"].push_back({{"role", "assistant"}, {"content", "Hello to you!"}});
+  body["messages"].push_back({{"role", "user"}, {"content", "More."}});
+  EXPECT_EQ(Post("/v1/chat/completions", body).status, 200);
+  EXPECT_EQ(engine.seen().back().continues, first.turn);
+  EXPECT_NE(engine.seen().back().turn, first.turn);
+  body["messages"][0]["content"] = "Something else.";
+  EXPECT_EQ(Post("/v1/chat/completions", body).status, 200);
+  EXPECT_NE(engine.seen().back().continues, first.turn);
+}
+
 TEST_F(OpenAiTest, ChatReplies) {
   Start();
   ReplyWith(std::string("Let me see.</think>Hello!") + kEndToken);

@@ -2,6 +2,9 @@
 // touches nothing but the constant PromptContext.
 #include <fmt/format.h>
 
+#include <functional>
+#include <string_view>
+
 #include "serve/json_writer.h"
 #include "serve/service.h"
 
@@ -41,6 +44,24 @@ ApiError CheckPrompts(const PromptContext& context, const GenerationSpec& spec) 
   return {};
 }
 
+// The turn is the number of all messages, the one before it of those before the last answer; so a
+// conversation is known again whatever its encoding became.
+void NumberTurns(const std::vector<ChatMessage>& messages, Prompt* prompt) {
+  uint64_t number = 1;
+  const auto add = [&number](std::string_view text) {
+    number = (number ^ std::hash<std::string_view>()(text)) * 0x9E3779B97F4A7C15;
+    number ^= number >> 29;
+  };
+  for (const ChatMessage& message : messages) {
+    if (message.role == "assistant") prompt->continues = number;
+    add(message.role);
+    add(message.content);
+    for (const ChatContentPart& part : message.parts) add(part.text);
+    for (const ChatToolCall& call : message.tool_calls) add(call.arguments);
+  }
+  prompt->turn = number;
+}
+
 }  // namespace
 
 Prepared PrepareChat(const PromptContext& context, std::string_view body) {
@@ -60,8 +81,12 @@ Prepared PrepareChat(const PromptContext& context, std::string_view body) {
   out.spec.is_chat = true;
   out.spec.include_reasoning = request.include_reasoning;
   out.spec.prompt_field = "messages";
-  out.spec.prompts.push_back(
-      {std::move(encoded->ids), encoded->starts_in_reasoning, encoded->continues_message, ""});
+  Prompt prompt;
+  prompt.ids = std::move(encoded->ids);
+  prompt.starts_in_reasoning = encoded->starts_in_reasoning;
+  prompt.continues_message = encoded->continues_message;
+  NumberTurns(request.messages, &prompt);
+  out.spec.prompts.push_back(std::move(prompt));
   out.error = CheckPrompts(context, out.spec);
   return out;
 }

@@ -20,6 +20,7 @@ struct Prompt {
   std::vector<int32_t> ids;
   bool starts_in_reasoning = false, continues_message = false;  // as EncodedPrompt's
   std::string echo;                                             // text put before the reply
+  uint64_t turn = 0, continues = 0;                             // as Request's
 };
 
 // What to generate, and how to tell it.

@@ -174,6 +174,11 @@ void ReadCommon(Fields* fields, const ServeOptions& options, CommonRequest* requ
   fields->Bool("skip_special_tokens", &request->skip_special_tokens);
   fields->Bool("include_stop_str_in_output", &request->include_stop);
   fields->Bool("return_token_ids", &request->return_token_ids);
+  fields->Int("priority", std::numeric_limits<int32_t>::min(), kMaxInt32, &request->priority);
+  fields->String("cache_salt", &request->cache_salt);
+  if (fields->Has("cache_salt") && request->cache_salt.empty()) {
+    fields->Fail("cache_salt", "must not be empty");
+  }
   for (const char* name : kNotYet) {
     const auto found = fields->Find(name);
     if (found && !SaysOff(*found)) fields->Fail(NotSupportedYet(name));

@@ -30,6 +30,8 @@ struct CommonRequest {
   bool skip_special_tokens = true;
   bool include_stop = false;  // include_stop_str_in_output
   bool return_token_ids = false;
+  int32_t priority = 0;
+  std::string cache_salt;
 };
 
 struct CompletionRequest {

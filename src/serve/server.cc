@@ -88,15 +88,15 @@ void Server::Stop() {
   state_->thread.join();
 }
 
+void Server::Quit() {
+  const std::lock_guard lock(state_->mutex);
+  ++state_->signals;
+  state_->changed.notify_all();
+}
+
 bool Server::RunUntilSignal() {
   State& state = *state_;
-  state.http->Post([&state] {
-    state.http->OnSignal([&state](int) {
-      std::lock_guard lock(state.mutex);
-      ++state.signals;
-      state.changed.notify_all();
-    });
-  });
+  state.http->Post([this, &state] { state.http->OnSignal([this](int) { Quit(); }); });
   {
     std::unique_lock lock(state.mutex);
     state.changed.wait(lock, [&] { return state.signals > 0; });

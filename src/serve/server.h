@@ -39,6 +39,8 @@ class Server {
   // Blocks until SIGINT or SIGTERM, then drains (options.drain_timeout; a second signal ends that
   // at once) and stops. True if every request finished.
   bool RunUntilSignal();
+  // As the first signal does. From any thread.
+  void Quit();
 
  private:
   struct State;
