@@ -1,7 +1,7 @@
 # Seacliff's front door. Every target does its own set-up: Debian packages (packages.txt), Python test
 # tools (.venv), the build (build/PRESET). CMake does the work.
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-all cuda gpu-pack asan tsan fuzz fuzz-build format docs clean
+.PHONY: help demo build test test-all cuda gpu-pack gpu-test sanitize asan tsan fuzz fuzz-build format docs clean
 
 PORT ?= 8000
 MODEL ?= models/tiny
@@ -31,13 +31,16 @@ build: ## build the binary, build/cpu/seacliff
 test: ready ## build and run all tests but the slow ones (no GPU needed)
 	@$(call configure,cpu,-DSEACLIFF_TESTS=ON)
 	@$(call compile,cpu)
+	@$(call compile-cuda,sm80)
 	@$(CTEST) --test-dir build/cpu -LE slow
 
-test-all: ready ## the slow tests too (clang-tidy, long simulations, fuzzers)
+test-all: ready ## the slow tests too (clang-tidy, long simulations, fuzzers, CUDA for later cards)
 	@sh tools/packages.sh slow
 	@$(MAKE) --no-print-directory fuzz-build
 	@$(call configure,cpu,-DSEACLIFF_TESTS=ON)
 	@$(call compile,cpu)
+	@$(call compile-cuda,sm80)
+	@$(call compile-cuda,later-cards)
 	@$(CTEST) --test-dir build/cpu
 
 asan tsan: ready
@@ -59,18 +62,37 @@ fuzz-build: ready
 
 # nvcc is looked for in PATH, then where NVIDIA's packages put it.
 NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+configure-cuda = $(call configure,$(1),$(2) -DCMAKE_CUDA_COMPILER=$(NVCC))
+# $(call compile-cuda,PRESET): that the CUDA sources compile, where there is nvcc.
+compile-cuda = if $(MAKE) -s nvcc >/dev/null 2>&1; \
+  then $(call configure-cuda,$(1)) && $(call compile,$(1),cuda_objects); \
+  else echo "CUDA sources ($(1)): skipped: no nvcc (12.8 or newer)"; fi
+
 cuda: nvcc ## build with the CUDA rows into build/cuda (needs nvcc 12.8 or newer; no GPU needed to build)
 	@sh tools/packages.sh build
-	@$(call configure,cuda,-DSEACLIFF_TESTS=OFF -DCMAKE_CUDA_COMPILER=$(NVCC))
+	@$(call configure-cuda,cuda,-DSEACLIFF_TESTS=OFF)
 	@$(call compile,cuda,seacliff)
 	@echo "built build/cuda/seacliff"
 
-gpu-pack: nvcc ## build build/gpu-pack/seacliff, which runs on GPU machines with nothing installed
-	@sh tools/packages.sh build
+gpu-pack: nvcc ## build build/gpu-pack/seacliff and gpu_test, which run on GPU machines with nothing installed
+	@sh tools/packages.sh build test
 	@sh tools/sources.sh build/sources
-	@$(call configure,gpu-pack,-DCMAKE_CUDA_COMPILER=$(NVCC))
-	@$(call compile,gpu-pack,seacliff)
-	@sh tools/check_pack.sh build/gpu-pack/seacliff
+	@$(call configure-cuda,gpu-pack)
+	@$(call compile,gpu-pack,seacliff gpu_test)
+	@sh tools/check_pack.sh build/gpu-pack/seacliff show kernels --device cpu
+	@sh tools/check_pack.sh build/gpu-pack/gpu_test --gtest_list_tests
+
+# The self-contained binaries if they are there, else those of a build here.
+GPU_BINARIES = $(if $(wildcard build/gpu-pack/gpu_test),build/gpu-pack,build/cuda)
+gpu-test: gpu-binaries ## run the tests that need a GPU, with build/gpu-pack if it is there, else build/cuda
+	@sh tests/gpu/run.sh $(GPU_BINARIES)
+sanitize: gpu-binaries ## run the CUDA rows and two short generations under compute-sanitizer
+	@sh tests/gpu/sanitize.sh $(GPU_BINARIES)
+
+.PHONY: gpu-binaries
+gpu-binaries: $(if $(filter build/cuda,$(GPU_BINARIES)),nvcc ready)
+	@test $(GPU_BINARIES) = build/gpu-pack || \
+	  { $(call configure-cuda,cuda,-DSEACLIFF_TESTS=ON) && $(call compile,cuda,seacliff gpu_test); }
 
 .PHONY: nvcc
 nvcc:

@@ -16,3 +16,9 @@ foreach(library fmtlib spdlog simdjson highway)
   add_subdirectory(${SEACLIFF_SOURCES}/${library} third_party/${library} EXCLUDE_FROM_ALL SYSTEM)
 endforeach()
 add_library(hwy::hwy ALIAS hwy)
+
+# Makes a program need nothing but glibc: the C++ runtime within it, no symbols.
+function(sc_self_contained target)
+  target_sources(${target} PRIVATE ${CMAKE_SOURCE_DIR}/tools/static/arc4random.cc)
+  target_link_options(${target} PRIVATE -static-libstdc++ -static-libgcc -s)
+endfunction()

@@ -1,8 +1,10 @@
 #!/bin/sh
-# Is BINARY ready to be copied to a machine where nothing is installed? `sh tools/check_pack.sh BINARY`:
-# its size, the libraries that it asks for, and whether it starts without an environment.
+# Is BINARY ready to be copied to a machine where nothing is installed? `sh tools/check_pack.sh BINARY
+# ARGUMENT...`: its size, the libraries that it asks for, and whether it runs with these arguments
+# and no environment.
 set -eu
 binary=$1
+shift
 fail() {
   echo "$binary: $*" >&2
   exit 1
@@ -19,5 +21,5 @@ other=$(readelf -d "$binary" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' |
 glibc=$(objdump -T "$binary" | grep -o 'GLIBC_2\.[0-9]*' | sort -Vu | tail -1)
 [ "${glibc#GLIBC_2.}" -le 35 ] || fail "needs $glibc"
 
-env -i "$binary" show kernels --device cpu >/dev/null 2>&1 || fail "does not start"
+env -i "$binary" "$@" >/dev/null 2>&1 || fail "does not start"
 echo "$binary: $((size / 1000000)) MB, needs glibc ${glibc#GLIBC_} alone"

@@ -9,9 +9,11 @@
 #include "kernels/common/isa.h"
 #include "kernels/common/machine_limits.h"
 #include "kernels/machine.h"
+#include "model/memory_report.h"
 #include "serve/json_writer.h"
 #include "tools/cmd_common.h"
 #include "tools/commands.h"
+#include "tools/steps.h"
 #include "tools/throughput.h"
 
 namespace seacliff {
@@ -25,6 +27,7 @@ std::string CommandOf(const Settings& s) {
   if (s.load_format != "auto") command += " --load-format " + s.load_format;
   if (!s.repack_cache.empty()) command += " --repack-cache " + s.repack_cache;
   if (s.numerics != "checkpoint") command += " --numerics " + s.numerics;
+  if (s.output_projection != "bf16") command += " --output-projection " + s.output_projection;
   if (s.device != "auto") command += " --device " + s.device;
   if (!s.kernels.empty()) command += " --kernels " + s.kernels;
   if (!s.isa.empty()) command += " --isa " + s.isa;
@@ -37,10 +40,6 @@ std::string CommandOf(const Settings& s) {
 }
 
 Status CheckSettings(const Settings& s) {
-  if (s.benchmark != "throughput") {
-    return InvalidArgument(
-        fmt::format("bench: no benchmark \"{}\"; there is: throughput", s.benchmark));
-  }
   if (s.model.empty() == s.config_file.empty()) {
     return InvalidArgument("bench: give either --model or --config");
   }
@@ -69,12 +68,29 @@ ThroughputOptions ThroughputOptionsOf(const Settings& s) {
   return o;
 }
 
+// A benchmark may use all that the device has.
+MemoryRequest MemoryRequestOf(const ModelConfig& config, const ModelOptions& options,
+                              const ThroughputOptions& o) {
+  MemoryRequest request;
+  request.config = config;
+  request.exact = options.numerics == Numerics::kExact;
+  request.utilization = 1000;
+  request.limits.max_num_seqs = o.num_prompts;
+  request.limits.max_num_batched_tokens = o.max_num_batched_tokens;
+  request.limits.max_model_len = o.max_len();
+  request.pages = {static_cast<int32_t>(options.window_pages),
+                   static_cast<int32_t>(options.compressed_pages),
+                   static_cast<int32_t>(options.slots)};
+  return request;
+}
+
 Result<std::unique_ptr<Model>> Load(const Settings& s, const ThroughputOptions& o) {
   ModelOptions options;
   options.dir = s.model;
   options.config_file = s.config_file;
   options.load_format = s.load_format;
   options.numerics = s.numerics == "exact" ? Numerics::kExact : Numerics::kCheckpoint;
+  options.fp8_output_projection = s.output_projection == "fp8";
   options.repack_cache = s.repack_cache;
   options.device = s.device;
   options.kernels = s.kernels;
@@ -89,14 +105,29 @@ Result<std::unique_ptr<Model>> Load(const Settings& s, const ThroughputOptions& 
                                        config.max_positions));
   }
   DirectRunner::SizeCache(o.num_prompts, o.max_len(), options);
+  SC_RETURN_IF_ERROR(PlanLoading(options.device, MemoryRequestOf(config, options, o)).status());
   return Model::Load(options, ShowProgress());
 }
 
 // The machine may have been busy with something else at one of the two times.
-MachineLimits Best(const MachineLimits& a, const MachineLimits& b) {
-  return {std::max(a.read_gbps, b.read_gbps), std::max(a.f32_gflops, b.f32_gflops),
-          std::max(a.bf16_gflops, b.bf16_gflops), std::max(a.amx_gflops, b.amx_gflops),
-          std::min(a.loop_us, b.loop_us)};
+MachineLimits Best(MachineLimits a, const MachineLimits& b) {
+  a.read_gbps = std::max(a.read_gbps, b.read_gbps);
+  a.f32_gflops = std::max(a.f32_gflops, b.f32_gflops);
+  a.bf16_gflops = std::max(a.bf16_gflops, b.bf16_gflops);
+  a.amx_gflops = std::max(a.amx_gflops, b.amx_gflops);
+  a.loop_us = std::min(a.loop_us, b.loop_us);
+  return a;
+}
+
+// Of the GPU that the model will run on, before it takes the memory; nothing if it is to be the
+// CPU.
+Result<MachineLimits> DeviceLimitsOf(const Settings& s) {
+  if (s.device == "cpu" || (s.device == "auto" && s.numerics == "exact")) return MachineLimits();
+  const auto device = OpenDevice(0, {});
+  if (!device.ok()) return MachineLimits();  // loading says why, if that is an error
+  const MachineLimits limits = MeasureDeviceLimits(*device.value());
+  SC_RETURN_IF_ERROR(device.value()->Synchronize());
+  return limits;
 }
 
 struct Rates {
@@ -165,19 +196,63 @@ std::string JsonLine(const Settings& s, const PhaseResult& phase, const MachineL
   return json.Take();
 }
 
+Status BenchSteps(const Settings& s, Model& model, const MachineLimits& limits) {
+  StepsOptions o;
+  o.num_prompts = s.num_prompts;
+  o.depth = s.depth;
+  o.max_num_batched_tokens = s.max_num_batched_tokens;
+  o.seed = static_cast<uint64_t>(*s.seed);
+  SC_ASSIGN_OR_RETURN(const StepBudget budget, MeasureSteps(model, o));
+  fmt::print("{}: {}\na decode step of {} sequences with {} tokens each, {} layers\n\n{}",
+             model.context().device()->gpu().name, limits.Describe(), o.num_prompts, o.depth,
+             model.config().layers, budget.Describe(limits.read_gbps));
+  if (s.output_json.empty()) return OkStatus();
+  serve::JsonWriter json;
+  json.BeginObject()
+      .Field("bench", s.benchmark)
+      .Field("batch", o.num_prompts)
+      .Field("depth", o.depth)
+      .Field("layers", model.config().layers)
+      .Field("step_us", budget.microseconds)
+      .Field("bytes", budget.work.bytes)
+      .Field("read_gbps", limits.read_gbps)
+      .Field("of_read",
+             static_cast<double>(budget.work.bytes) / budget.microseconds / 1e3 / limits.read_gbps)
+      .Field("experts", budget.experts)
+      .Field("uniform_experts", budget.uniform_experts)
+      .Field("rows", RowsRun(model.context()))
+      .Field("machine", s.machine.empty() ? model.context().device()->gpu().name : s.machine)
+      .Field("version", SEACLIFF_VERSION)
+      .Field("command", CommandOf(s))
+      .EndObject();
+  return AppendLines(s.output_json, {json.Take()});
+}
+
 Status Bench(const Settings& settings) {
   SC_RETURN_IF_ERROR(CheckSettings(settings));
   const ThroughputOptions options = ThroughputOptionsOf(settings);
+  SC_ASSIGN_OR_RETURN(MachineLimits limits, DeviceLimitsOf(settings));
   SC_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Load(settings, options));
   Context& context = model->context();
-  MachineLimits limits = MeasureLimits(context.pool());
+  const Device* device = context.device();
+  if (settings.benchmark == "steps") {
+    if (device == nullptr) return InvalidArgument("bench steps: needs a GPU");
+    return BenchSteps(settings, *model, limits);
+  }
+  if (device == nullptr) limits = MeasureLimits(context.pool());
   Throughput throughput(*model, options);
   SC_ASSIGN_OR_RETURN(const std::vector<PhaseResult> phases, throughput.Run());
-  limits = Best(limits, MeasureLimits(context.pool()));
+  if (device == nullptr) limits = Best(limits, MeasureLimits(context.pool()));
 
-  const Machine machine = InspectMachine();
-  fmt::print("{}, {} threads, {}: {}\n", machine.cpu, context.pool().threads(), machine.isa,
-             limits.Describe());
+  Machine machine = InspectMachine();
+  if (device != nullptr) {
+    machine.cpu = device->gpu().name;
+    machine.isa = fmt::format("sm_{}", device->gpu().sm);
+    fmt::print("{}: {}\n", machine.cpu, limits.Describe());
+  } else {
+    fmt::print("{}, {} threads, {}: {}\n", machine.cpu, context.pool().threads(), machine.isa,
+               limits.Describe());
+  }
   fmt::print("rows: {}\n\n{}", RowsRun(context), Describe(phases, limits, options.num_prompts));
   if (settings.output_json.empty()) return OkStatus();
   std::vector<std::string> lines;

@@ -1,6 +1,7 @@
 // seacliff check: every row of every op against its reference on this machine, and its speed.
 #include <fmt/format.h>
 
+#include <chrono>
 #include <cstdio>
 #include <memory>
 
@@ -12,11 +13,14 @@
 namespace seacliff {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 // The command line that runs the same check again; it stands in result lines.
 std::string CommandOf(const Settings& settings) {
   std::string command = "seacliff check";
   if (!settings.op.empty()) command += " " + settings.op;
   if (!settings.row.empty()) command += " --row " + settings.row;
+  if (!settings.case_name.empty()) command += fmt::format(" --case '{}'", settings.case_name);
   if (!settings.isa.empty()) command += " --isa " + settings.isa;
   if (settings.device != "cpu") command += " --device " + settings.device;
   if (settings.smem_limit.value != 0) {
@@ -33,6 +37,7 @@ Status Check(const Settings& settings) {
   CheckOptions options;
   options.op = settings.op;
   options.row = settings.row;
+  options.name = settings.case_name;
   options.isa = settings.isa;
   options.full = settings.full;
   options.bench = settings.bench;
@@ -41,6 +46,12 @@ Status Check(const Settings& settings) {
   options.machine = settings.machine;
   options.command = CommandOf(settings);
   options.results = settings.results;
+  if (settings.full || settings.bench) {
+    options.progress = [begin = Clock::now()](const std::string& text) {
+      const std::chrono::duration<double> seconds = Clock::now() - begin;
+      fmt::print(stderr, "{:6.1f} s  {}\n", seconds.count(), text);
+    };
+  }
   std::unique_ptr<Device> device;
   if (settings.device == "cuda") {
     const DeviceLimits limits{settings.smem_limit.value, static_cast<int32_t>(settings.max_sms)};

@@ -137,6 +137,7 @@ EngineOptions EngineOptionsOf(const Settings& settings) {
   options.model_dir = settings.dir;
   options.load_format = settings.load_format;
   options.numerics = settings.numerics;
+  options.output_projection = settings.output_projection;
   options.repack_cache = settings.repack_cache;
   options.device = settings.device;
   options.kernels = settings.kernels;
@@ -145,6 +146,7 @@ EngineOptions EngineOptionsOf(const Settings& settings) {
   options.max_num_seqs = static_cast<int32_t>(settings.max_num_seqs);
   options.max_num_batched_tokens = static_cast<int32_t>(settings.max_num_batched_tokens);
   options.kv_cache_memory = settings.kv_cache_memory.value;
+  options.gpu_memory_utilization = settings.gpu_memory_utilization;
   options.seed = static_cast<uint64_t>(settings.seed.value_or(0));
   return options;
 }

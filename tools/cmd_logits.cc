@@ -23,7 +23,7 @@ struct LogitsOptions {
   int64_t prefill = -1, chunk = 0, from = -1;
   int32_t threads = 0;
   uint64_t seed = 0;
-  bool layers = false, mtp = false, margins = false;
+  bool fp8_output_projection = false, layers = false, mtp = false, margins = false;
 };
 
 Result<std::vector<int32_t>> ReadIds(const std::string& path, int64_t vocab) {
@@ -132,8 +132,8 @@ Status Logits(LogitsOptions o) {
   if (o.from >= total) {
     return InvalidArgument(fmt::format("--from: must be below {}, the ids given", total));
   }
-  // Margins are told by reference rows, and the MTP layer runs on the CPU alone.
-  if (o.device == "auto" && (o.margins || o.mtp)) o.device = "cpu";
+  // Margins are told by reference rows.
+  if (o.device == "auto" && o.margins) o.device = "cpu";
   if (o.mtp && config.mtp_layers == 0) return InvalidArgument("--mtp: the model has no MTP layer");
   if (o.mtp && o.prefill == total) {
     return InvalidArgument("--mtp: needs one id after the prefill (--prefill below the ids given)");
@@ -143,6 +143,7 @@ Status Logits(LogitsOptions o) {
   options.dir = o.dir;
   options.load_format = o.load_format;
   options.numerics = o.numerics == "exact" ? Numerics::kExact : Numerics::kCheckpoint;
+  options.fp8_output_projection = o.fp8_output_projection;
   options.repack_cache = o.repack_cache;
   options.device = o.device;
   options.kernels = o.kernels;
@@ -181,6 +182,7 @@ void AddLogits(CLI::App& app, Status& status) {
                o.ids_file = s.ids_file;
                o.out = s.out;
                o.numerics = s.numerics;
+               o.fp8_output_projection = s.output_projection == "fp8";
                o.repack_cache = s.repack_cache;
                o.device = s.device;
                o.kernels = s.kernels;

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <mutex>
 
 #include "base/log.h"
 #include "checkpoint/progress_bar.h"
@@ -58,8 +59,17 @@ Status Serve(const Settings& settings) {
   const std::string name = options.model_names.front();
 
   std::unique_ptr<Engine> engine;  // outlives the server
+  std::mutex mutex;
+  bool serving = true;
+  Status lost;  // why the engine's device is gone
   SC_ASSIGN_OR_RETURN(auto server, serve::Server::Start(std::move(options)));
-  SC_ASSIGN_OR_RETURN(engine, Engine::Load(EngineOptionsOf(settings), ShowProgress()));
+  EngineOptions engine_options = EngineOptionsOf(settings);
+  engine_options.on_lost = [&](const Status& error) {
+    const std::lock_guard lock(mutex);
+    lost = error;
+    if (serving) server->Quit();
+  };
+  SC_ASSIGN_OR_RETURN(engine, Engine::Load(engine_options, ShowProgress()));
   server->AttachEngine(engine.get(), &tokenizer, profile);
   SC_LOG_INFO(
       "serving {} as \"{}\", chat profile {}, {} tokens of context: "
@@ -67,7 +77,9 @@ Status Serve(const Settings& settings) {
       settings.dir, name, ChatProfileName(profile), engine->max_model_len(), settings.host,
       server->port());
   server->RunUntilSignal();
-  return OkStatus();
+  const std::lock_guard lock(mutex);
+  serving = false;
+  return lost;
 }
 
 }  // namespace

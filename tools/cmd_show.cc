@@ -1,11 +1,14 @@
 // seacliff show: prints the tables that the program is made from.
+#include <cmath>
 #include <cstdio>
 
+#include "base/pages.h"
 #include "cache/storages.h"
 #include "checkpoint/catalogue.h"
 #include "config/model_config.h"
 #include "kernels/machine.h"
 #include "kernels/table.h"
+#include "model/memory_report.h"
 #include "serve/server.h"
 #include "text/specials.h"
 #include "tools/cmd_common.h"
@@ -47,6 +50,45 @@ Result<std::string> Cache(const Settings& settings) {
   return DescribeStorages(&config);
 }
 
+// The plan is for a GPU (of this machine, or one with --device-memory) or for the host.
+Result<std::string> Memory(const Settings& settings) {
+  if (!HasConfig(settings)) return InvalidArgument("show memory: needs --config or --model");
+  MemoryRequest request;
+  SC_ASSIGN_OR_RETURN(request.config, ConfigOf(settings));
+  request.ranks = settings.tensor_parallel_size;
+  request.utilization = std::llround(settings.gpu_memory_utilization * 1000);
+  request.device_memory = settings.device_memory.value;
+  request.limits.max_num_seqs = settings.max_num_seqs;
+  request.limits.max_num_batched_tokens = settings.max_num_batched_tokens;
+  request.limits.max_model_len = settings.max_model_len;
+  request.limits.kv_cache_memory = settings.kv_cache_memory.value;
+
+  std::string device = "a GPU";
+  if (settings.device == "cpu") {
+    request.gpu = false;
+  } else if (request.device_memory == 0) {
+    const Machine machine = InspectMachine();
+    request.gpu = !machine.gpus.empty();
+    if (request.gpu) {
+      device = machine.gpus[0].name;
+      request.device_memory = machine.gpus[0].memory;
+    } else if (settings.device == "cuda") {
+      return NotFound("show memory: no usable GPU: " + machine.no_gpu +
+                      "; --device-memory plans for another machine");
+    }
+  }
+  if (!request.gpu) {
+    if (request.ranks > 1) {
+      return InvalidArgument(
+          "--tensor-parallel-size: is for GPUs; add --device-memory, or --device cuda");
+    }
+    device = "the host";
+    if (request.device_memory == 0) request.device_memory = HostMemory();
+  }
+  SC_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(request));
+  return DescribeMemory(device, request, plan);
+}
+
 Result<std::string> SettingRows(const Settings&) { return DescribeSettings(); }
 
 Result<std::string> Routes(const Settings&) { return serve::DescribeRoutes(); }
@@ -62,7 +104,7 @@ struct Table {
   Result<std::string> (*print)(const Settings&);
 };
 constexpr Table kTables[] = {
-    {"kernels", Kernels},      {"tensors", Tensors}, {"cache", Cache},
+    {"kernels", Kernels},      {"tensors", Tensors}, {"cache", Cache},       {"memory", Memory},
     {"settings", SettingRows}, {"routes", Routes},   {"specials", Specials},
 };
 

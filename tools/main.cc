@@ -1,5 +1,6 @@
 // The seacliff command line: picks the command and turns errors into one line and an exit status, 1
-// for what went wrong, 2 for a command line that cannot be followed.
+// for what went wrong, 2 for a command line that cannot be followed, 3 for a lost device, after
+// which a new process may well succeed.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <string>
@@ -39,5 +40,5 @@ int main(int argc, char** argv) {
   }
   if (status.ok()) return 0;
   std::fprintf(stderr, "seacliff: %s\n", status.message().c_str());
-  return 1;
+  return status.code() == seacliff::Code::kUnavailable ? 3 : 1;
 }

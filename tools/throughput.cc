@@ -134,14 +134,14 @@ Status Throughput::Decode() {
 Status Throughput::Step(const std::vector<DirectRunner::Piece>& pieces,
                         const std::vector<int32_t>& rows) {
   ++steps_;
-  SC_RETURN_IF_ERROR(runner_.Step(pieces, rows, logits_));
+  SC_RETURN_IF_ERROR(runner_.Step(pieces, rows));
   if (rows.empty()) return OkStatus();
   const auto vocab = static_cast<size_t>(model_.config().vocab_size);
   std::vector<SampleScratch> scratch(rows.size());
   std::vector<Token> tokens(rows.size());
   std::vector<SampleRow> samples(rows.size());
   for (size_t i = 0; i < rows.size(); ++i) {
-    samples[i].logits = std::span<const float>(logits_).subspan(i * vocab, vocab);
+    samples[i].logits = {model_.logits()[static_cast<int64_t>(i)].data, vocab};
     samples[i].temperature = 0;
     samples[i].scratch = &scratch[i];
     samples[i].token = &tokens[i];

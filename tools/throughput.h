@@ -63,7 +63,6 @@ class Throughput {
   ThroughputOptions options_;
   DirectRunner runner_;
   std::vector<std::vector<int32_t>> ids_;  // of each sequence, max_len() of them
-  std::vector<float> logits_;
   int64_t steps_ = 0;
 };
 

@@ -67,7 +67,6 @@ def test_a_lesser_instruction_set(seacliff, tmp_path):
 
 
 @pytest.mark.parametrize("arguments, word", [
-    (["latency", "--config", CONFIG], "there is: throughput"),
     (["throughput"], "--model"),
     (["throughput", "--config", CONFIG], "--load-format dummy"),
     (["throughput", "--config", CONFIG, "--model", "models/tiny"], "either"),

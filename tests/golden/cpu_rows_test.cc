@@ -32,6 +32,7 @@ TEST(CpuRows, ANormalRunUsesNoReferenceRow) {
   if (BestIsa() == Isa::kPlain) GTEST_SKIP() << "a machine without vectors";
   ModelOptions options;
   options.dir = SEACLIFF_SOURCE_DIR "/models/tiny";
+  options.mtp = true;
   DirectRunner::SizeCache(1, kPrompt + kDecoded, options);
   const auto model = Model::Load(options, {});
   ASSERT_TRUE(model.ok()) << model.status().message();
@@ -48,9 +49,10 @@ TEST(CpuRows, ANormalRunUsesNoReferenceRow) {
     ids = {SampleOne(k, logits)};
   };
   for (int64_t i = 0; i <= kDecoded; ++i) step();
+  ASSERT_TRUE(runner.StepMtp(ids, logits).ok());
 
   const std::string rows = RowsRun(k);
-  for (const char* op : {"embed", "linear", "sparse_attention", "experts", "sample"}) {
+  for (const char* op : {"embed", "linear", "sparse_attention", "experts", "mtp_join", "sample"}) {
     EXPECT_THAT(rows, testing::HasSubstr(op));
   }
   EXPECT_THAT(rows, testing::Not(testing::HasSubstr("=ref")));

@@ -251,26 +251,29 @@ def check_paths(_):
     yield from grep(files, pattern, "a path of one machine")
 
 
-PRINTED = re.compile(r"(<!-- (seacliff [^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+PRINTED = re.compile(r"(<!-- ((?:seacliff|python3) [^\n]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def check_docs(options):
     """Printed tables in README.md and docs/ are what the binary prints; --fix writes them anew.
 
     A table stands between `<!-- seacliff show settings -->` and `<!-- end -->`; the command runs
-    in the repository's root.
+    in the repository's root. A script (`<!-- python3 bench/table.py ... -->`) prints Markdown.
     """
     if options.binary is None or not options.binary.exists():
         raise Skip("no binary")
     binary = options.binary.resolve()
 
     def printed(found):
-        command = [str(binary)] + shlex.split(found.group(2))[1:]
+        program, *arguments = shlex.split(found.group(2))
+        command = [str(binary) if program == "seacliff" else sys.executable, *arguments]
         run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         if run.returncode != 0:
             raise RuntimeError(f"`{found.group(2)}`: {run.stderr.strip()}")
         body = "\n".join(line.rstrip() for line in run.stdout.rstrip("\n").split("\n"))
-        return f"{found.group(1)}```text\n{body}\n```\n{found.group(4)}"
+        if program == "seacliff":
+            body = f"```text\n{body}\n```"
+        return f"{found.group(1)}{body}\n{found.group(4)}"
 
     for path in tracked():
         if path.suffix != ".md" or path.parts[0] not in {"README.md", "docs"}:
