@@ -21,7 +21,7 @@ CachePlan::CachePlan(const CacheSize& size, int64_t window, int64_t step_tokens)
       snapshot_pool_(size.snapshots),
       snapshot_order_(size.snapshots),
       snapshots_(static_cast<size_t>(size.snapshots)),
-      snapshot_pages_(static_cast<size_t>(size.snapshots * snapshot_window_), kNoPage) {
+      snapshot_pages_(snapshots_.size() * static_cast<size_t>(snapshot_window_), kNoPage) {
   SC_CHECK(window >= 1 && step_tokens >= 1);
 }
 
@@ -210,7 +210,7 @@ int32_t CachePlan::FirstSeen(int64_t position) const {
 
 std::span<int32_t> CachePlan::WindowOf(int32_t snapshot) {
   return std::span(snapshot_pages_)
-      .subspan(static_cast<size_t>(snapshot * snapshot_window_),
+      .subspan(static_cast<size_t>(snapshot) * static_cast<size_t>(snapshot_window_),
                static_cast<size_t>(snapshot_window_));
 }
 std::span<const int32_t> CachePlan::WindowOf(int32_t snapshot) const {
