@@ -99,6 +99,14 @@ class HostCopies {
   std::vector<Buffer> buffers_;
 };
 
+// WorkOf with copies of the fields that tell it.
+template <typename Args, typename... Fields>
+Work WorkOnHost(Args a, Device* device, Fields... fields) {
+  HostCopies copies(device);
+  (copies.Take(a.*fields), ...);
+  return WorkOf(a);
+}
+
 int64_t EntryBytesOf(const PagedView& v) { return EntryBytes(v.format, v.dim); }
 
 }  // namespace
@@ -114,11 +122,7 @@ Work WorkOf(const MhcHeadArgs& a) {
 }
 
 Work WorkOf(const RmsNormArgs& a) { return {a.weight.shape[0] * 2, 0}; }
-Work WorkOf(const LinearArgs& a) {
-  Work work = {};
-  for (size_t i = 0; i < a.size(); ++i) work = work + Product(a[i].w, a.x.shape[0]);
-  return work;
-}
+Work WorkOf(const LinearArgs& a) { return Product(a.w, a.x.shape[0]); }
 
 Work WorkOf(const GroupedLinearArgs& a) {
   return Product(a.w, a.x.shape[0]);  // a token meets each row once, with its group's part
@@ -208,36 +212,23 @@ Work WorkOf(const ExpertsArgs& a) {
 Work WorkOf(const MtpJoinArgs&) { return {}; }
 Work WorkOf(const SampleArgs&) { return {}; }
 
-Work WorkOf(CompressArgs a, Device* device) {
-  HostCopies copies(device);
-  copies.Take(a.batch);
-  return WorkOf(a);
+Work WorkOf(const CompressArgs& a, Device* device) {
+  return WorkOnHost(a, device, &CompressArgs::batch);
 }
-Work WorkOf(IndexTopkArgs a, Device* device) {
-  HostCopies copies(device);
-  copies.Take(a.batch);
-  return WorkOf(a);
+Work WorkOf(const IndexTopkArgs& a, Device* device) {
+  return WorkOnHost(a, device, &IndexTopkArgs::batch);
 }
-Work WorkOf(SparseAttentionArgs a, Device* device) {
-  HostCopies copies(device);
-  copies.Take(a.batch);
-  return WorkOf(a);
+Work WorkOf(const SparseAttentionArgs& a, Device* device) {
+  return WorkOnHost(a, device, &SparseAttentionArgs::batch);
 }
-Work WorkOf(RouterArgs a, Device* device) {
-  HostCopies copies(device);
-  copies.Take(a.table);
-  copies.Take(a.ids);
-  return WorkOf(a);
+Work WorkOf(const RouterArgs& a, Device* device) {
+  return WorkOnHost(a, device, &RouterArgs::table, &RouterArgs::ids);
 }
-Work WorkOf(ExpertsArgs a, Device* device) {
-  HostCopies copies(device);
-  copies.Take(a.picks);
-  return WorkOf(a);
+Work WorkOf(const ExpertsArgs& a, Device* device) {
+  return WorkOnHost(a, device, &ExpertsArgs::picks);
 }
 
-std::string KindOf(const LinearArgs& a) {
-  return MatrixKind(a.w) + (a.more.empty() ? "" : fmt::format(" and {} more", a.more.size()));
-}
+std::string KindOf(const LinearArgs& a) { return MatrixKind(a.w); }
 std::string KindOf(const GroupedLinearArgs& a) { return MatrixKind(a.w); }
 std::string KindOf(const CompressArgs& a) {
   return fmt::format("ratio {} dim {}", a.ratio, a.weight.shape[0]);

@@ -56,11 +56,11 @@ template <typename Args>
 Work WorkOf(const Args& a, Device*) {
   return WorkOf(a);
 }
-Work WorkOf(CompressArgs a, Device* device);
-Work WorkOf(IndexTopkArgs a, Device* device);
-Work WorkOf(SparseAttentionArgs a, Device* device);
-Work WorkOf(RouterArgs a, Device* device);
-Work WorkOf(ExpertsArgs a, Device* device);
+Work WorkOf(const CompressArgs& a, Device* device);
+Work WorkOf(const IndexTopkArgs& a, Device* device);
+Work WorkOf(const SparseAttentionArgs& a, Device* device);
+Work WorkOf(const RouterArgs& a, Device* device);
+Work WorkOf(const ExpertsArgs& a, Device* device);
 
 // Tells calls of one op apart: "4096x1024 fp8" for a matrix, "ratio 4"; "" where there is one kind.
 template <typename Args>

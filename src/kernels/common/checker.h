@@ -124,6 +124,18 @@ class Checker {
   ThreadPool& pool() { return context_.pool(); }
   // Numbers of tokens that real sizes are checked and timed with.
   std::span<const int64_t> RealTokens() const;
+  // check(shape, name) for those numbers of tokens, up to each shape's own.
+  template <typename Shape, size_t N, typename F>
+  void ForReal(const Shape (&shapes)[N], F check) const {
+    for (Shape s : shapes) {
+      s.real = true;
+      const int64_t most = s.tokens;
+      for (const int64_t tokens : RealTokens()) {
+        s.tokens = tokens;
+        if (tokens <= most) check(s, NameOf(s.name, tokens));
+      }
+    }
+  }
   // The op that the following cases are of.
   void SetOp(std::string op) { op_ = std::move(op); }
   Random NewRandom(std::string_view name) const;

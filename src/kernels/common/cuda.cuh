@@ -205,6 +205,24 @@ __device__ inline float BlockSum(float v, float* scratch) {
   return WarpSum(lane < warps ? scratch[lane] : 0.0f);
 }
 
+// Whether `blocks` - 1 other blocks came to this ticket before; what they wrote is then seen. The
+// ticket is one of Device::counters(), 0 before and, after the last, again.
+__device__ inline bool LastOf(uint32_t* ticket, uint32_t blocks) {
+  __shared__ bool last;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    uint32_t before;
+    asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;\n"
+                 : "=r"(before)
+                 : "l"(ticket)
+                 : "memory");
+    last = before == blocks - 1;
+    if (last) *ticket = 0;
+  }
+  __syncthreads();
+  return last;
+}
+
 // ---- tensor cores and asynchronous copies, sm_80 ----
 
 // d += a b: a 16 x 16 and b 16 x 8 of bf16, d 16 x 8 of f32, spread over a warp as PTX says for

@@ -1,6 +1,5 @@
 // Kernels of matmul.cuh and the choice among them.
 #include <algorithm>
-#include <vector>
 
 #include "kernels/common/matmul.cuh"
 #include "kernels/common/matmul_few.cuh"
@@ -244,8 +243,7 @@ bool IsFast(const Product& p) {
   return CanStream(p.w) && Aligned16(p.x) && p.x_stride % 8 == 0 && p.x_step % 8 == 0;
 }
 
-void MultiplyOne(Context& k, const char* op, const Product& p) {
-  if (p.w.rows == 0) return;
+void MultiplyMany(Context& k, const char* op, const Product& p) {
   const int64_t cols = p.w.cols;
   const bool fast = IsFast(p), shuffle = fast && p.w.format == WeightFormat::kMxfp4;
   Work work;
@@ -295,28 +293,24 @@ void Prepare(Context& k, const char* op, const Bf16* x, int64_t tokens, int64_t 
          out);
 }
 
-void Multiply(Context& k, const char* op, std::span<const Product> products) {
-  std::vector<FewPart> parts;
-  bool few = true;
-  for (const Product& p : products) {
-    if (p.tokens == 0) return;
-    few =
-        few && IsFew(p.tokens, p.w.cols) && IsFast(p) &&
-        (p.w.format == WeightFormat::kFp8 || (p.w.format == WeightFormat::kBf16 && !p.quantise)) &&
-        (products.size() == 1 || p.groups == 1);
-    const int64_t rows = p.w.rows / p.groups;
-    for (int64_t g = 0; g < p.groups && rows > 0; ++g) {
-      auto* out = static_cast<char*>(p.out) + g * p.out_step * (p.f32 ? 4 : 2);
-      parts.push_back({p.w, g * rows, rows, out, p.out_stride, p.f32, p.quantise});
-    }
+void Multiply(Context& k, const char* op, const Product& p) {
+  const int64_t rows = p.w.rows / p.groups;
+  if (p.tokens == 0 || rows == 0) return;
+  const bool few =
+      IsFew(p.tokens, p.w.cols) && IsFast(p) && p.groups <= kFewMostParts &&
+      (p.w.format == WeightFormat::kFp8 || (p.w.format == WeightFormat::kBf16 && !p.quantise));
+  if (!few) return MultiplyMany(k, op, p);
+  FewPart parts[kFewMostParts];
+  for (int64_t g = 0; g < p.groups; ++g) {
+    auto* out = static_cast<char*>(p.out) + g * p.out_step * (p.f32 ? 4 : 2);
+    parts[g] = {p.w, g * rows, rows, out, p.out_stride, p.f32, p.quantise};
   }
-  if (!few || parts.empty() || parts.size() > kFewMostParts) {
-    for (const Product& p : products) MultiplyOne(k, op, p);
-    return;
-  }
-  const Product& first = products.front();
-  const int64_t step = first.groups == 1 ? 0 : first.x_step;
-  MultiplyFew(k, op, {parts, first.x, first.x_stride, step, first.tokens});
+  MultiplyFew(k, op,
+              {{parts, static_cast<size_t>(p.groups)},
+               p.x,
+               p.x_stride,
+               p.groups == 1 ? 0 : p.x_step,
+               p.tokens});
 }
 
 }  // namespace seacliff::cuda

@@ -3,8 +3,6 @@
 // plain one that takes what the others cannot.
 #pragma once
 
-#include <span>
-
 #include "kernels/common/matmul_tile.cuh"
 
 namespace seacliff::cuda {
@@ -23,9 +21,8 @@ struct Product {
   bool quantise = false;
 };
 
-// Products of one x. Uses the workspace if x is quantised or a w is kMxfp4.
-void Multiply(Context& k, const char* op, std::span<const Product> products);
-inline void Multiply(Context& k, const char* op, const Product& p) { Multiply(k, op, {&p, 1}); }
+// Uses the workspace if x is quantised or w is kMxfp4.
+void Multiply(Context& k, const char* op, const Product& p);
 
 // Whether weights of this format and width can be read 16 bytes at a time from `data` on.
 inline bool CanStream(const Matrix& w) {

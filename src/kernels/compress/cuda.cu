@@ -167,23 +167,6 @@ __device__ inline void KeepRow(const Params& a, int64_t token, int32_t position,
   }
 }
 
-// Whether the blocks of a sequence's other tokens have come here too.
-__device__ inline bool LastOfSequence(uint32_t* ticket, uint32_t tokens) {
-  __shared__ bool last;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    uint32_t before;
-    asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;\n"
-                 : "=r"(before)
-                 : "l"(ticket)
-                 : "memory");
-    last = before == tokens - 1;
-    if (last) *ticket = 0;  // for the next kernel
-  }
-  __syncthreads();
-  return last;
-}
-
 // Thread (part, column): a part of the members of a column. Parts add up in their order. kKeep:
 // this launch keeps the rows too.
 template <bool kIndex, bool kKeep>
@@ -240,7 +223,7 @@ __global__ void __launch_bounds__(kMaxThreads) Emit(const Params a) {
         row_of_token[c] = own_keys[i];
         row_of_token[a.gate_offset + c] = own_gates[i];
       }
-    } else if (LastOfSequence(a.tickets + seq, static_cast<uint32_t>(end_token - first_token))) {
+    } else if (LastOf(a.tickets + seq, static_cast<uint32_t>(end_token - first_token))) {
       for (int64_t t = max(first_token, end_token - a.state_rows); t < end_token; ++t) {
         KeepRow(a, t, a.positions[t], slot_of_seq);
       }

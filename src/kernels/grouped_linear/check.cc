@@ -126,14 +126,7 @@ void CheckLayouts(Checker& c, const Shape& s, const std::string& name) {
 
 void Check(Checker& c) {
   for (const Shape& s : kShapes) CheckLayouts(c, s, s.name);
-  for (Shape s : kReal) {
-    s.real = true;
-    const int64_t most = s.tokens;
-    for (int64_t tokens : c.RealTokens()) {
-      s.tokens = tokens;
-      if (tokens <= most) CheckLayouts(c, s, NameOf(s.name, tokens));
-    }
-  }
+  c.ForReal(kReal, [&](const Shape& s, const std::string& name) { CheckLayouts(c, s, name); });
 }
 
 }  // namespace seacliff::grouped_linear

@@ -1,11 +1,9 @@
-// linear: y = x W^T for every weight format (spec/model.md 2.13), of one matrix or of several that
-// meet the same x.
+// linear: y = x W^T for every weight format (spec/model.md 2.13).
 //
 //   out[t, n] = sum_k x'[t, k] * w[n, k]
 //
 // x: [tokens, cols], bf16 or f32. w: [rows, cols]. out: [tokens, rows], bf16 or f32 (its own
-// choice: compressors, router and head keep f32 of a bf16 x). `more`: further matrices of as many
-// columns, each with an output of its own.
+// choice: compressors, router and head keep f32 of a bf16 x).
 //
 // x' is x rounded to e4m3 with a power-of-two scale for each 128 columns if `quantise` is set and x
 // is bf16 (checkpoint numerics of FP8 and MXFP4 weights); otherwise x itself. In exact numerics
@@ -15,49 +13,26 @@
 // f32 value where x is quantised.
 #pragma once
 
-#include <algorithm>
-#include <span>
-
 #include "kernels/context.h"
 #include "tensor/matrix.h"
 #include "tensor/view.h"
 
 namespace seacliff {
 
-struct LinearPart {
-  Matrix w;
-  bool quantise = false;
-  Act<2> out;
-};
-
 struct LinearArgs {
   Act<2> x;
   Matrix w;
   bool quantise = false;
   Act<2> out;
-  std::span<const LinearPart> more = {};  // on the host, for the call
-
-  size_t size() const { return 1 + more.size(); }
-  // Matrix i of size() alone.
-  LinearArgs operator[](size_t i) const {
-    if (i == 0) return {x, w, quantise, out};
-    const LinearPart& part = more[i - 1];
-    return {x, part.w, part.quantise, part.out};
-  }
 };
 
 void Linear(Context& k, const LinearArgs& a);
 
 namespace linear {
-inline bool AllIn(WeightLayout layout, const LinearArgs& a) {
-  return a.w.layout == layout &&
-         std::all_of(a.more.begin(), a.more.end(),
-                     [layout](const LinearPart& part) { return part.w.layout == layout; });
-}
 bool CpuTakes(const LinearArgs& a);  // packed weights, bf16
 void Cpu(Context& k, const LinearArgs& a);
 inline bool CudaTakes(const LinearArgs& a) {  // weights as stored, bf16
-  return !a.x.exact() && AllIn(WeightLayout::kRowMajor, a);
+  return !a.x.exact() && a.w.layout == WeightLayout::kRowMajor;
 }
 // Bytes of workspace that a product of the CUDA rows (common/matmul.cuh) asks for, which it does if
 // x is quantised or w is kMxfp4; more of anything asks for no less (model/memory_plan.h).

@@ -5,9 +5,8 @@
 #include "kernels/linear/op.h"
 
 namespace seacliff::linear {
-namespace {
 
-void One(Context& k, const LinearArgs& a) {
+void Ref(Context& k, const LinearArgs& a) {
   const int64_t tokens = a.x.shape[0], cols = a.w.cols, rows = a.w.rows;
   const bool quantised = a.quantise && !a.x.exact();
   const int64_t block = a.w.format == WeightFormat::kMxfp4 ? 32 : 128;
@@ -28,12 +27,6 @@ void One(Context& k, const LinearArgs& a) {
       }
     }
   });
-}
-
-}  // namespace
-
-void Ref(Context& k, const LinearArgs& a) {
-  for (size_t i = 0; i < a.size(); ++i) One(k, a[i]);
 }
 
 }  // namespace seacliff::linear

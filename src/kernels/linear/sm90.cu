@@ -426,24 +426,21 @@ void Sm90(Context& k, const LinearArgs& a) {
                static_cast<uint32_t>(CeilDiv(tokens, kQuantiseTokens) * blocks), kQuantiseThreads,
                0, static_cast<const Bf16*>(a.x.data), static_cast<int32_t>(tokens),
                static_cast<int32_t>(cols), padded, codes, scales);
-  for (size_t i = 0; i < a.size(); ++i) {
-    const LinearArgs part = a[i];
-    Work work = {};
-    work.x_scales = scales;
-    work.w_scales = reinterpret_cast<const uint8_t*>(part.w.scales);
-    work.padded = padded;
-    work.tokens = static_cast<int32_t>(tokens);
-    work.rows = static_cast<int32_t>(part.w.rows);
-    work.blocks = static_cast<int32_t>(blocks);
-    work.row_tiles = work.rows / kBlock;
-    work.out = part.out.data;
-    work.f32 = part.out.exact();
-    // Tiles of 256 tokens read less; smaller ones where these find a processor each.
-    if (CeilDiv(tokens, 256) * work.row_tiles * 2 > cuda::Multiprocessors(k)) {
-      LaunchProduct<2>(k, codes, part.w, work);
-    } else {
-      LaunchProduct<1>(k, codes, part.w, work);
-    }
+  Work work = {};
+  work.x_scales = scales;
+  work.w_scales = reinterpret_cast<const uint8_t*>(a.w.scales);
+  work.padded = padded;
+  work.tokens = static_cast<int32_t>(tokens);
+  work.rows = static_cast<int32_t>(a.w.rows);
+  work.blocks = static_cast<int32_t>(blocks);
+  work.row_tiles = work.rows / kBlock;
+  work.out = a.out.data;
+  work.f32 = a.out.exact();
+  // Tiles of 256 tokens read less; smaller ones where these find a processor each.
+  if (CeilDiv(tokens, 256) * work.row_tiles * 2 > cuda::Multiprocessors(k)) {
+    LaunchProduct<2>(k, codes, a.w, work);
+  } else {
+    LaunchProduct<1>(k, codes, a.w, work);
   }
 }
 

@@ -148,15 +148,10 @@ void CheckShape(Checker& c, const Shape& s, const std::string& name) {
 
 void Check(Checker& c) {
   for (const Shape& s : kShapes) CheckShape(c, s, s.name);
-  for (Shape s : kReal) {
-    s.real = true;
-    const int64_t most = s.tokens;
-    for (int64_t tokens : c.RealTokens()) {
-      s.tokens = tokens;
-      s.every = tokens <= kMostDecoded ? 1 : tokens;
-      if (tokens <= most) CheckShape(c, s, NameOf(s.name, tokens));
-    }
-  }
+  c.ForReal(kReal, [&](Shape s, const std::string& name) {
+    s.every = s.tokens <= kMostDecoded ? 1 : s.tokens;
+    CheckShape(c, s, name);
+  });
 }
 
 }  // namespace seacliff::mhc_head

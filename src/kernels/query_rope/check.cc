@@ -110,14 +110,7 @@ void CheckShape(Checker& c, const Shape& s, const std::string& name) {
 
 void Check(Checker& c) {
   for (const Shape& s : kShapes) CheckShape(c, s, s.name);
-  for (Shape s : kReal) {
-    s.real = true;
-    const int64_t most = s.tokens;
-    for (int64_t tokens : c.RealTokens()) {
-      s.tokens = tokens;
-      if (tokens <= most) CheckShape(c, s, NameOf(s.name, tokens));
-    }
-  }
+  c.ForReal(kReal, [&](const Shape& s, const std::string& name) { CheckShape(c, s, name); });
 }
 
 }  // namespace seacliff::query_rope

@@ -182,23 +182,6 @@ __device__ inline float MultiplyOctets(const Pieces<kUnits>& rows, const Pieces<
   return sum;
 }
 
-// Whether the other blocks of a row of the grid are done, whose writes are then seen.
-__device__ inline bool LastOfRow(uint32_t* ticket) {
-  __shared__ bool last;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    uint32_t before;
-    asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;\n"
-                 : "=r"(before)
-                 : "l"(ticket)
-                 : "memory");
-    last = before == gridDim.x - 1;
-    if (last) *ticket = 0;  // for the next kernel
-  }
-  __syncthreads();
-  return last;
-}
-
 // A block takes eight experts and eight tokens; the last one of these tokens chooses.
 template <int kUnits, int kPerLane>
 __global__ void __launch_bounds__(kFewThreads) FewKernel(const Few p) {
@@ -225,7 +208,8 @@ __global__ void __launch_bounds__(kFewThreads) FewKernel(const Few p) {
   if (tid < kOctet * kOctet && token < c.tokens && expert < c.experts) {
     p.affinities[int64_t{token} * c.experts + expert] = Affinity(logit);
   }
-  if (!LastOfRow(p.tickets + blockIdx.y) || warp >= kOctet || first + warp >= c.tokens) return;
+  if (!LastOf(p.tickets + blockIdx.y, gridDim.x) || warp >= kOctet || first + warp >= c.tokens)
+    return;
   const float* affinities = c.values + int64_t{first + warp} * c.experts;
   Choose<kPerLane>(c, bias, first + warp, [&](int e) { return __ldcg(affinities + e); });
 }
