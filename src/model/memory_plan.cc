@@ -246,7 +246,10 @@ Workspace WorkspaceOf(const ModelConfig& c, int64_t vocab, int64_t tokens, int64
                has(4) ? index_topk::CudaWorkspace(tokens, pages * (kPageTokens / 4), c.index_topk)
                       : 0,
                "index_topk"},
-           Workspace{sample::CudaWorkspace(seqs, vocab, 0), "sample"},
+           // Every sequence may bring the counts of all its tokens.
+           Workspace{
+               sample::CudaWorkspace(seqs, vocab, seqs * std::min(vocab, pages * kPageTokens)),
+               "sample"},
        }) {
     if (op.bytes > most.bytes) most = op;
   }
