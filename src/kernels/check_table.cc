@@ -15,6 +15,7 @@ constexpr OpCheck kOpChecks[] = {
     {"mhc_head", mhc_head::Check},
     {"rms_norm", rms_norm::Check},
     {"linear", linear::Check},
+    {"linears", linears::Check},
     {"grouped_linear", grouped_linear::Check},
     {"query_rope", query_rope::Check},
     {"window_insert", window_insert::Check},

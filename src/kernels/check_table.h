@@ -35,6 +35,9 @@ void Check(Checker& c);
 namespace linear {
 void Check(Checker& c);
 }
+namespace linears {
+void Check(Checker& c);
+}
 namespace grouped_linear {
 void Check(Checker& c);
 }

@@ -43,6 +43,7 @@ class Context {
 
   // Ops return nothing: the first error stays, later ops do nothing, the step reads it once.
   bool ok() const { return error_.ok(); }
+  const Status& error() const { return error_; }
   void Fail(Status error) {
     if (error_.ok()) error_ = std::move(error);
   }

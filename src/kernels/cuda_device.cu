@@ -41,6 +41,15 @@ bool EndsContext(cudaError_t code) {
 
 __global__ void Probe() {}
 
+// The calling thread's current device, of which the runtime's calls are: a process may have
+// several, and each thread starts with the first.
+void MakeCurrent(int32_t index) {
+  thread_local int32_t current = -1;
+  if (current == index) return;
+  cudaSetDevice(index);  // cannot fail: the device was opened
+  current = index;
+}
+
 // Whether this program's code was compiled for sm_90 or later, not just the card.
 bool CodeOverlaps() {
   cudaFuncAttributes attributes;
@@ -64,6 +73,7 @@ class CudaDevice : public Device {
     counters_ = Allocate(kCounters * 4, "counters");
   }
   ~CudaDevice() override {
+    MakeCurrent(gpu().index);
     cudaStreamSynchronize(stream_);
     workspace_ = Buffer();
     pinned_ = Buffer();
@@ -77,31 +87,33 @@ class CudaDevice : public Device {
     const size_t size = std::max<int64_t>(bytes, 256);
     void* data = nullptr;
     if (!error_.ok()) return {};
+    const cudaStream_t stream = Stream();
     if (!Check(cudaMalloc(&data, size), std::to_string(size) + " bytes for " + what)) return {};
-    Check(cudaMemsetAsync(data, 0, size, stream_), "clearing memory");
+    Check(cudaMemsetAsync(data, 0, size, stream), "clearing memory");
     return {data, bytes, FreeDevice};
   }
   void Upload(void* to, const void* from, int64_t bytes) override {
     if (!error_.ok() || bytes == 0) return;
-    Check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_),
+    Check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, Stream()),
           "copying to the device");
-    Check(cudaStreamSynchronize(stream_), "copying to the device");
+    Check(cudaStreamSynchronize(Stream()), "copying to the device");
   }
   void Download(void* to, const void* from, int64_t bytes) override {
     if (!error_.ok() || bytes == 0) return;
-    Check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_),
+    Check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, Stream()),
           "copying from the device");
-    Check(cudaStreamSynchronize(stream_), "a kernel or a copy from the device");
+    Check(cudaStreamSynchronize(Stream()), "a kernel or a copy from the device");
   }
   void Copy(void* to, const void* from, int64_t bytes) override {
     if (!error_.ok() || bytes == 0) return;
-    Check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, stream_),
+    Check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, Stream()),
           "copying on the device");
   }
   Buffer AllocatePinned(int64_t bytes) override {
     const size_t size = std::max<int64_t>(bytes, 64);
     void* data = nullptr;
     if (!error_.ok()) return {};
+    MakeCurrent(gpu().index);
     if (!Check(cudaHostAlloc(&data, size, cudaHostAllocDefault),
                "allocating " + std::to_string(size) + " bytes of pinned host memory")) {
       return {};
@@ -111,19 +123,19 @@ class CudaDevice : public Device {
   }
   void UploadLater(void* to, const void* pinned, int64_t bytes) override {
     if (!error_.ok() || bytes == 0) return;
-    Check(cudaMemcpyAsync(to, pinned, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_),
+    Check(cudaMemcpyAsync(to, pinned, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, Stream()),
           "copying to the device");
   }
   void DownloadLater(void* pinned, const void* from, int64_t bytes) override {
     if (!error_.ok() || bytes == 0) return;
     Check(
-        cudaMemcpyAsync(pinned, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_),
+        cudaMemcpyAsync(pinned, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, Stream()),
         "copying from the device");
   }
   void* Workspace(int64_t bytes) override {
     if (bytes > workspace_.bytes()) {
       SC_CHECK(!recording_);
-      Check(cudaStreamSynchronize(stream_), "a kernel");
+      Check(cudaStreamSynchronize(Stream()), "a kernel");
       workspace_ = Buffer();
       workspace_ = Allocate(bytes, "the workspace");
       ++workspace_moves_;
@@ -142,7 +154,7 @@ class CudaDevice : public Device {
 
   std::unique_ptr<DeviceGraph> Record(const std::function<void()>& launches) override {
     if (!error_.ok()) return nullptr;
-    if (!Check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording")) {
+    if (!Check(cudaStreamBeginCapture(Stream(), cudaStreamCaptureModeThreadLocal), "recording")) {
       return nullptr;
     }
     recording_ = true;
@@ -150,20 +162,20 @@ class CudaDevice : public Device {
     recording_ = false;
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t exec = nullptr;
-    Check(cudaStreamEndCapture(stream_, &graph), "recording");
+    Check(cudaStreamEndCapture(Stream(), &graph), "recording");
     if (error_.ok()) Check(cudaGraphInstantiate(&exec, graph, 0), "recording");
     if (graph != nullptr) cudaGraphDestroy(graph);
     return exec == nullptr ? nullptr : std::make_unique<CudaGraph>(exec);
   }
   void Run(const DeviceGraph& graph) override {
     if (!error_.ok()) return;
-    Check(cudaGraphLaunch(static_cast<const CudaGraph&>(graph).exec(), stream_), "a graph");
+    Check(cudaGraphLaunch(static_cast<const CudaGraph&>(graph).exec(), Stream()), "a graph");
   }
   double Time(const std::function<void()>& launches) override {
     float milliseconds = 0;
-    Check(cudaEventRecord(begin_, stream_), "an event");
+    Check(cudaEventRecord(begin_, Stream()), "an event");
     launches();
-    Check(cudaEventRecord(end_, stream_), "an event");
+    Check(cudaEventRecord(end_, Stream()), "an event");
     if (Check(cudaEventSynchronize(end_), "a kernel")) {
       Check(cudaEventElapsedTime(&milliseconds, begin_, end_), "an event");
     }
@@ -173,12 +185,13 @@ class CudaDevice : public Device {
   bool overlaps() const override { return overlaps_; }
   int64_t FreeBytes() override {
     size_t free = 0, total = 0;
+    MakeCurrent(gpu().index);
     Check(cudaMemGetInfo(&free, &total), "asking for free memory");
     return static_cast<int64_t>(free);
   }
   bool lost() const override { return lost_; }
   Status Synchronize() override {
-    Check(cudaStreamSynchronize(stream_), "a kernel");
+    Check(cudaStreamSynchronize(Stream()), "a kernel");
     return TakeError();
   }
   Status TakeError() override {
@@ -187,9 +200,14 @@ class CudaDevice : public Device {
     error_ = Status();
     return error;
   }
-  void* stream() const override { return stream_; }
+  void* stream() const override { return Stream(); }
 
  private:
+  // Every use of the device begins here.
+  cudaStream_t Stream() const {
+    MakeCurrent(gpu().index);
+    return stream_;
+  }
   bool Check(cudaError_t code, const std::string& what) {
     if (code == cudaSuccess) return true;
     lost_ = lost_ || EndsContext(code);
@@ -230,6 +248,7 @@ Result<std::unique_ptr<Device>> OpenDevice(int32_t index, const DeviceLimits& li
   cudaStream_t stream = nullptr;
   cudaEvent_t begin = nullptr, end = nullptr;
   cudaError_t code = cudaSetDevice(index);
+  MakeCurrent(index);
   if (code == cudaSuccess) code = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
   if (code == cudaSuccess) code = cudaEventCreate(&begin);
   if (code == cudaSuccess) code = cudaEventCreate(&end);

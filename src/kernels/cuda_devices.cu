@@ -2,11 +2,16 @@
 // without a driver gets an answer, not a failure to start.
 #include <cuda_runtime.h>
 
+#include <cstdlib>
+
 #include "kernels/cuda_devices.h"
 
 namespace seacliff {
 
 std::string ListCudaDevices(std::vector<Gpu>& gpus) {
+  // All kernels are loaded at the start: loading one may want the GPU idle, which it is not while a
+  // kernel waits for another rank's.
+  setenv("CUDA_MODULE_LOADING", "EAGER", /*overwrite=*/0);
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess) return cudaGetErrorString(error);

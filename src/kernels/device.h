@@ -1,5 +1,6 @@
 // One CUDA device as code that is not CUDA sees it: memory, copies, and the stream in whose order
-// everything runs. Errors stay: after the first, calls do nothing, and TakeError tells it.
+// everything runs. Errors stay: after the first, calls do nothing, and TakeError tells it. Calls
+// may come from any thread, one at a time; each makes the device that thread's current one.
 #pragma once
 
 #include <cstdint>
@@ -81,7 +82,7 @@ class Device {
   virtual Status Synchronize() = 0;
   // The first error since the last call, without waiting.
   virtual Status TakeError() = 0;
-  // cudaStream_t.
+  // cudaStream_t. Asked for at each launch, since it makes the device the current one.
   virtual void* stream() const = 0;
 
  protected:

@@ -15,6 +15,7 @@
 #include "kernels/index_query/op.h"
 #include "kernels/index_topk/op.h"
 #include "kernels/linear/op.h"
+#include "kernels/linears/op.h"
 #include "kernels/mhc_boundary/op.h"
 #include "kernels/mhc_head/op.h"
 #include "kernels/mtp_join/op.h"
@@ -124,6 +125,12 @@ Work WorkOf(const MhcHeadArgs& a) {
 Work WorkOf(const RmsNormArgs& a) { return {a.weight.shape[0] * 2, 0}; }
 Work WorkOf(const LinearArgs& a) { return Product(a.w, a.x.shape[0]); }
 
+Work WorkOf(const LinearsArgs& a) {
+  Work work;
+  for (const LinearsArgs::Part& part : a.parts()) work = work + Product(part.w, a.x.shape[0]);
+  return work;
+}
+
 Work WorkOf(const GroupedLinearArgs& a) {
   return Product(a.w, a.x.shape[0]);  // a token meets each row once, with its group's part
 }
@@ -204,7 +211,11 @@ Work WorkOf(const ExpertsArgs& a) {
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t i = 0; i < picks; ++i) distinct.insert(a.picks(t, i));
   }
-  for (const int32_t e : distinct) work.bytes += bytes(a.experts[static_cast<size_t>(e)]);
+  // Where the device is at fault its copies may hold anything; the step's error tells.
+  const auto experts = static_cast<int32_t>(a.experts.size());
+  for (const int32_t e : distinct) {
+    if (e >= 0 && e < experts) work.bytes += bytes(a.experts[static_cast<size_t>(e)]);
+  }
   work.flops += tokens * picks * flops(a.experts.front());
   return work;
 }
@@ -229,6 +240,7 @@ Work WorkOf(const ExpertsArgs& a, Device* device) {
 }
 
 std::string KindOf(const LinearArgs& a) { return MatrixKind(a.w); }
+std::string KindOf(const LinearsArgs& a) { return fmt::format("{} of {}", a.count, a.x.shape[1]); }
 std::string KindOf(const GroupedLinearArgs& a) { return MatrixKind(a.w); }
 std::string KindOf(const CompressArgs& a) {
   return fmt::format("ratio {} dim {}", a.ratio, a.weight.shape[0]);

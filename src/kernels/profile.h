@@ -15,6 +15,7 @@ struct MhcBoundaryArgs;
 struct MhcHeadArgs;
 struct RmsNormArgs;
 struct LinearArgs;
+struct LinearsArgs;
 struct GroupedLinearArgs;
 struct QueryRopeArgs;
 struct WindowInsertArgs;
@@ -38,6 +39,7 @@ Work WorkOf(const MhcBoundaryArgs& a);
 Work WorkOf(const MhcHeadArgs& a);
 Work WorkOf(const RmsNormArgs& a);
 Work WorkOf(const LinearArgs& a);
+Work WorkOf(const LinearsArgs& a);
 Work WorkOf(const GroupedLinearArgs& a);
 Work WorkOf(const QueryRopeArgs& a);
 Work WorkOf(const WindowInsertArgs& a);
@@ -68,6 +70,7 @@ std::string KindOf(const Args&) {
   return "";
 }
 std::string KindOf(const LinearArgs& a);
+std::string KindOf(const LinearsArgs& a);
 std::string KindOf(const GroupedLinearArgs& a);
 std::string KindOf(const CompressArgs& a);
 std::string KindOf(const SparseAttentionArgs& a);

@@ -18,6 +18,7 @@
 #include "kernels/index_query/op.h"
 #include "kernels/index_topk/op.h"
 #include "kernels/linear/op.h"
+#include "kernels/linears/op.h"
 #include "kernels/mhc_boundary/op.h"
 #include "kernels/mhc_head/op.h"
 #include "kernels/mtp_join/op.h"
@@ -72,6 +73,12 @@ constexpr Kernel<LinearArgs> kLinear[] = {
   {"cpu",    Target::kHost,   "packed weights, bf16", linear::CpuTakes, linear::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  linear::Ref},
 };
+constexpr Kernel<LinearsArgs> kLinears[] = {
+  {"cuda",   Target::kSm80,   "32 tokens, FP8 or bf16, weights as stored", linears::CudaTakes, SC_CUDA(linears::Cuda)},
+  {"parts",  Target::kSm80,   "weights as stored, bf16", linears::CudaPartsTakes, SC_CUDA(linears::Parts)},
+  {"parts",  Target::kHost,   "",    nullptr,  linears::Parts},
+  {"ref",    Target::kHost,   "",    nullptr,  linears::Ref},
+};
 constexpr Kernel<GroupedLinearArgs> kGroupedLinear[] = {
   {"cuda",   Target::kSm80,   "weights as stored, bf16", grouped_linear::CudaTakes, SC_CUDA(grouped_linear::Cuda)},
   {"cpu",    Target::kHost,   "packed, bf16, rank % 64 == 0", grouped_linear::CpuTakes, grouped_linear::Cpu},
@@ -98,12 +105,12 @@ constexpr Kernel<IndexQueryArgs> kIndexQuery[] = {
   {"ref",    Target::kHost,   "",    nullptr,  index_query::Ref},
 };
 constexpr Kernel<IndexTopkArgs> kIndexTopk[] = {
-  {"cuda",   Target::kSm80,   "bf16, FP4, no margin", index_topk::CudaTakes, SC_CUDA(index_topk::Cuda)},
+  {"cuda",   Target::kSm80,   "bf16, FP4, no margin, up to 11,000 pages", index_topk::CudaTakes, SC_CUDA(index_topk::Cuda)},
   {"cpu",    Target::kHost,   "bf16, FP4, no margin", index_topk::CpuTakes, index_topk::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  index_topk::Ref},
 };
 constexpr Kernel<SparseAttentionArgs> kSparseAttention[] = {
-  {"cuda",   Target::kSm80,   "bf16, FP8 entries, dim % 64 == 0", sparse_attention::CudaTakes, SC_CUDA(sparse_attention::Cuda)},
+  {"cuda",   Target::kSm80,   "bf16, FP8, pages of 2^n, dim % 64 == 0", sparse_attention::CudaTakes, SC_CUDA(sparse_attention::Cuda)},
   {"cpu",    Target::kHost,   "bf16, FP8 entries", sparse_attention::CpuTakes, sparse_attention::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  sparse_attention::Ref},
 };
@@ -127,6 +134,16 @@ constexpr Kernel<SampleArgs> kSample[] = {
   {"cpu",    Target::kHost,   "",    nullptr,  sample::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  sample::Ref},
 };
+#ifdef SEACLIFF_CUDA
+constexpr bool kCudaBuilt = true;
+#else
+constexpr bool kCudaBuilt = false;
+#endif
+constexpr RowInfo kAllReduce[] = {
+  {"nccl",     Target::kSm80, "2 ranks, more than 4 MB, libnccl.so.2", kCudaBuilt},
+  {"two_shot", Target::kSm80, "3 ranks or more, more than 64 KB", kCudaBuilt},
+  {"one_shot", Target::kSm80, "", kCudaBuilt},
+};
 // clang-format on
 
 // The last row of each memory space takes everything, so that there is always an answer.
@@ -136,9 +153,10 @@ constexpr bool LastTakesAll(const Kernel<Args> (&rows)[N]) {
 }
 
 constexpr const char* kNames[] = {
-    "embed",      "mhc_boundary",  "mhc_head", "rms_norm",    "linear",     "grouped_linear",
-    "query_rope", "window_insert", "compress", "index_query", "index_topk", "sparse_attention",
-    "router",     "experts",       "mtp_join", "sample",
+    "embed",       "mhc_boundary",   "mhc_head",         "rms_norm",      "linear",
+    "linears",     "grouped_linear", "query_rope",       "window_insert", "compress",
+    "index_query", "index_topk",     "sparse_attention", "router",        "experts",
+    "mtp_join",    "sample",         "all_reduce",
 };
 static_assert(std::size(kNames) == static_cast<size_t>(Op::kCount));
 
@@ -168,14 +186,26 @@ CallName NameOf(Context& k, Op op, const Kernel<Args>& row, const Args& a) {
                                 kind.empty() ? "" : " ", kind)};
 }
 
+// What a row asks of other ops belongs to its own call.
+template <typename Args>
+void Run(Context& k, const Kernel<Args>& row, const Args& a) {
+  Profile* profile = k.profile();
+  const auto* wanted = k.wanted();
+  k.set_profile(nullptr);
+  k.set_wanted(nullptr);
+  row.run(k, a);
+  k.set_profile(profile);
+  k.set_wanted(wanted);
+}
+
 template <typename Args>
 void RunProfiled(Context& k, Op op, const Kernel<Args>& row, const Args& a) {
   int64_t nanoseconds = 0;
   if (k.device() != nullptr) {
-    nanoseconds = std::llround(1e3 * k.device()->Time([&] { row.run(k, a); }));
+    nanoseconds = std::llround(1e3 * k.device()->Time([&] { Run(k, row, a); }));
   } else {
     const auto begin = std::chrono::steady_clock::now();
-    row.run(k, a);
+    Run(k, row, a);
     nanoseconds = std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
   }
   k.profile()->Add(NameOf(k, op, row, a), nanoseconds, WorkOf(a, k.device()));
@@ -193,7 +223,7 @@ void Dispatch(Context& k, Op op, const Args& a) {
     if (row.test != nullptr && !row.test(a)) continue;
     if (k.wanted() != nullptr && !(*k.wanted())(NameOf(k, op, row, a))) return;
     k.MarkRun(op, static_cast<size_t>(&row - kRows));
-    return k.profile() == nullptr ? row.run(k, a) : RunProfiled(k, op, row, a);
+    return k.profile() == nullptr ? Run(k, row, a) : RunProfiled(k, op, row, a);
   }
   k.Fail(forced.empty() ? Unimplemented(fmt::format("{}: no row for the GPU takes these arguments",
                                                     kNames[static_cast<size_t>(op)]))
@@ -203,14 +233,26 @@ void Dispatch(Context& k, Op op, const Args& a) {
 
 std::vector<OpInfo> Table() {
   return {
-      Info(Op::kEmbed, kEmbed),         Info(Op::kMhcBoundary, kMhcBoundary),
-      Info(Op::kMhcHead, kMhcHead),     Info(Op::kRmsNorm, kRmsNorm),
-      Info(Op::kLinear, kLinear),       Info(Op::kGroupedLinear, kGroupedLinear),
-      Info(Op::kQueryRope, kQueryRope), Info(Op::kWindowInsert, kWindowInsert),
-      Info(Op::kCompress, kCompress),   Info(Op::kIndexQuery, kIndexQuery),
-      Info(Op::kIndexTopk, kIndexTopk), Info(Op::kSparseAttention, kSparseAttention),
-      Info(Op::kRouter, kRouter),       Info(Op::kExperts, kExperts),
-      Info(Op::kMtpJoin, kMtpJoin),     Info(Op::kSample, kSample),
+      Info(Op::kEmbed, kEmbed),
+      Info(Op::kMhcBoundary, kMhcBoundary),
+      Info(Op::kMhcHead, kMhcHead),
+      Info(Op::kRmsNorm, kRmsNorm),
+      Info(Op::kLinear, kLinear),
+      Info(Op::kLinears, kLinears),
+      Info(Op::kGroupedLinear, kGroupedLinear),
+      Info(Op::kQueryRope, kQueryRope),
+      Info(Op::kWindowInsert, kWindowInsert),
+      Info(Op::kCompress, kCompress),
+      Info(Op::kIndexQuery, kIndexQuery),
+      Info(Op::kIndexTopk, kIndexTopk),
+      Info(Op::kSparseAttention, kSparseAttention),
+      Info(Op::kRouter, kRouter),
+      Info(Op::kExperts, kExperts),
+      Info(Op::kMtpJoin, kMtpJoin),
+      Info(Op::kSample, kSample),
+      {Op::kAllReduce,
+       kNames[static_cast<size_t>(Op::kAllReduce)],
+       {std::begin(kAllReduce), std::end(kAllReduce)}},
   };
 }
 
@@ -264,6 +306,7 @@ template <> std::span<const Kernel<MhcBoundaryArgs>> RowsOf() { return kMhcBound
 template <> std::span<const Kernel<MhcHeadArgs>> RowsOf() { return kMhcHead; }
 template <> std::span<const Kernel<RmsNormArgs>> RowsOf() { return kRmsNorm; }
 template <> std::span<const Kernel<LinearArgs>> RowsOf() { return kLinear; }
+template <> std::span<const Kernel<LinearsArgs>> RowsOf() { return kLinears; }
 template <> std::span<const Kernel<GroupedLinearArgs>> RowsOf() { return kGroupedLinear; }
 template <> std::span<const Kernel<QueryRopeArgs>> RowsOf() { return kQueryRope; }
 template <> std::span<const Kernel<WindowInsertArgs>> RowsOf() { return kWindowInsert; }
@@ -284,6 +327,7 @@ void MhcBoundary(Context& k, const MhcBoundaryArgs& a) {
 void MhcHead(Context& k, const MhcHeadArgs& a) { Dispatch<kMhcHead>(k, Op::kMhcHead, a); }
 void RmsNorm(Context& k, const RmsNormArgs& a) { Dispatch<kRmsNorm>(k, Op::kRmsNorm, a); }
 void Linear(Context& k, const LinearArgs& a) { Dispatch<kLinear>(k, Op::kLinear, a); }
+void Linears(Context& k, const LinearsArgs& a) { Dispatch<kLinears>(k, Op::kLinears, a); }
 void GroupedLinear(Context& k, const GroupedLinearArgs& a) {
   Dispatch<kGroupedLinear>(k, Op::kGroupedLinear, a);
 }
@@ -334,6 +378,8 @@ Result<Rows> Rows::Parse(std::string_view text) {
   return result;
 }
 
+std::span<const RowInfo> AllReduceRows() { return kAllReduce; }
+
 std::string RowsRun(const Context& k) {
   std::string text;
   for (const auto& info : Table()) {
@@ -360,11 +406,13 @@ std::string DescribeKernels(const Rows& rows, const Gpu* gpu) {
   const std::vector<OpInfo> table = Table();
   size_t width = 0;
   for (const OpInfo& info : table) {
+    if (info.op == Op::kAllReduce) continue;
     for (const RowInfo& r : info.rows) width = std::max(width, std::strlen(r.needs));
   }
   std::string text = fmt::format("{:<17} {:<7} {:<13} {:<{}}  {}\n", "op", "row", "runs on",
                                  "needs", width, "here");
   for (const OpInfo& info : table) {
+    if (info.op == Op::kAllReduce) continue;
     // On the host, on the GPU.
     const RowInfo* chosen[2] = {};
     const char* name = info.name;

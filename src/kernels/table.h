@@ -39,6 +39,7 @@ enum class Op : uint8_t {
   kMhcHead,
   kRmsNorm,
   kLinear,
+  kLinears,
   kGroupedLinear,
   kQueryRope,
   kWindowInsert,
@@ -50,6 +51,7 @@ enum class Op : uint8_t {
   kExperts,
   kMtpJoin,
   kSample,
+  kAllReduce,
   kCount,
 };
 
@@ -76,6 +78,10 @@ struct RowInfo {
 };
 // Why a row of the op does not compete where the arguments are (RunsHere), or "" if it does.
 std::string_view WhyNot(const RowInfo& row, Op op, const Rows& rows, const Gpu* gpu);
+
+// The rows of all_reduce, best first, which the ranks of a model choose among and run (parallel/):
+// a table of their own, but for `--kernels` and RowsRun.
+std::span<const RowInfo> AllReduceRows();
 
 // The rows that have run in this context: "embed=cpu,linear=cpu,linear=ref", ops in their order.
 std::string RowsRun(const Context& k);

@@ -27,6 +27,10 @@ struct Matrix {
   // among the data.
   const E8m0* scales = nullptr;
   WeightLayout layout = WeightLayout::kRowMajor;
+  // Where the matrix is some columns of a wider one, which a checkpoint's may be (model/slice.h):
+  // bytes from one row to the next, and from one row of scales to the next. 0, which is all that
+  // ops read: without gaps.
+  int64_t pitch = 0, scale_pitch = 0;
 
   explicit operator bool() const { return data != nullptr; }
   // Of a row-major matrix.
@@ -47,6 +51,11 @@ struct Matrix {
   int64_t scale_cols() const {
     return format == WeightFormat::kFp8     ? (cols + 127) / 128
            : format == WeightFormat::kMxfp4 ? cols / 32
+                                            : 0;
+  }
+  int64_t scale_rows() const {
+    return format == WeightFormat::kFp8     ? (rows + 127) / 128
+           : format == WeightFormat::kMxfp4 ? rows
                                             : 0;
   }
   const E8m0* scale_row(int64_t row) const {

@@ -41,11 +41,12 @@ template <typename... Params, typename... Args>
 void Launch(Context& k, const char* op, void (*kernel)(Params...), dim3 grid, dim3 block,
             int64_t shared, Args... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  const cudaStream_t stream = Stream(k);
   if (shared > 48 * 1024) {
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          static_cast<int>(shared));
   }
-  kernel<<<grid, block, static_cast<size_t>(shared), Stream(k)>>>(static_cast<Params>(args)...);
+  kernel<<<grid, block, static_cast<size_t>(shared), stream>>>(static_cast<Params>(args)...);
   CheckLaunch(k, op);
 }
 
@@ -58,6 +59,7 @@ void LaunchOverlapped(Context& k, const char* op, void (*kernel)(Params...), dim
                       int64_t shared, Args... args) {
   if (!k.device()->overlaps()) return Launch(k, op, kernel, grid, block, shared, args...);
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  const cudaStream_t stream = Stream(k);
   if (shared > 48 * 1024) {
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          static_cast<int>(shared));
@@ -69,7 +71,7 @@ void LaunchOverlapped(Context& k, const char* op, void (*kernel)(Params...), dim
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = static_cast<size_t>(shared);
-  config.stream = Stream(k);
+  config.stream = stream;
   config.attrs = &overlap;
   config.numAttrs = 1;
   cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);

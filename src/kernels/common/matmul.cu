@@ -297,7 +297,7 @@ void Multiply(Context& k, const char* op, const Product& p) {
   const int64_t rows = p.w.rows / p.groups;
   if (p.tokens == 0 || rows == 0) return;
   const bool few =
-      IsFew(p.tokens, p.w.cols) && IsFast(p) && p.groups <= kFewMostParts &&
+      p.tokens <= kFewMostTokens && IsFast(p) && p.groups <= kFewMostParts &&
       (p.w.format == WeightFormat::kFp8 || (p.w.format == WeightFormat::kBf16 && !p.quantise));
   if (!few) return MultiplyMany(k, op, p);
   FewPart parts[kFewMostParts];

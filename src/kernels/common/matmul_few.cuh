@@ -23,17 +23,15 @@ struct FewPart {
   bool quantise = false;  // x goes through e4m3 as in kernels/linear/op.h; of kFp8 only
 };
 
-inline constexpr int kFewMostParts = 16, kFewMostTokens = 8;
+inline constexpr int kFewMostParts = 16, kFewMostTokens = 32;
 
 // Row t of part i's activations begins at x + i * x_step + t * x_stride.
 struct FewProduct {
   std::span<const FewPart> parts;  // at most kFewMostParts, of equal columns
   const Bf16* x = nullptr;         // 16-byte aligned, and so are its rows
   int64_t x_stride = 0, x_step = 0;
-  int64_t tokens = 0;
+  int64_t tokens = 0;  // at most kFewMostTokens
 };
-// Whether a warp can hold its part of x: one token of up to 8,192 columns, two of 4,096, ...
-bool IsFew(int64_t tokens, int64_t cols);
 void MultiplyFew(Context& k, const char* op, const FewProduct& p);
 
 }  // namespace seacliff::cuda

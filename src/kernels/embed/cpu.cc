@@ -16,9 +16,14 @@ void Cpu(Context& k, const EmbedArgs& a) {
   auto* out = static_cast<char*>(a.streams.data);
   k.pool().For(a.ids.shape[0], 8, [=, &a](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      const char* row = table + a.ids(t) * bytes;
+      const int64_t row = a.ids(t) - a.first;
+      char* const to = out + t * streams * bytes;
+      if (row < 0 || row >= a.table.rows) {
+        std::memset(to, 0, static_cast<size_t>(streams * bytes));
+        continue;
+      }
       for (int64_t j = 0; j < streams; ++j) {
-        std::memcpy(out + (t * streams + j) * bytes, row, static_cast<size_t>(bytes));
+        std::memcpy(to + j * bytes, table + row * bytes, static_cast<size_t>(bytes));
       }
     }
   });

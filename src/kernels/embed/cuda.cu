@@ -11,7 +11,8 @@ struct Params {
   const int32_t* ids;
   const void* table;
   void* streams;
-  int64_t count, row;  // streams of a token, elements of a row
+  int64_t first, rows;  // ids of the table
+  int64_t count, row;   // streams of a token, elements of a row
 };
 
 // From: an element of the table; To: of the streams.
@@ -21,7 +22,9 @@ __global__ void Copy(const Params p) {
   cuda::LetNextStart();
   cuda::WaitForEarlier();
   if (i >= p.row) return;
-  const From v = static_cast<const From*>(p.table)[p.ids[token] * p.row + i];
+  const int64_t id = p.ids[token] - p.first;
+  const bool here = id >= 0 && id < p.rows;
+  const From v = here ? static_cast<const From*>(p.table)[id * p.row + i] : From{};
   auto* to = static_cast<To*>(p.streams) + token * p.count * p.row + i;
   To out;
   if constexpr (std::is_same_v<From, float>) {
@@ -37,7 +40,8 @@ __global__ void Copy(const Params p) {
 void Cuda(Context& k, const EmbedArgs& a) {
   constexpr int64_t kThreads = 128;
   const int64_t tokens = a.ids.shape[0], dim = a.streams.shape[2];
-  Params p = {a.ids.data, a.table.data, a.streams.data, a.streams.shape[1], dim};
+  Params p = {a.ids.data,         a.table.data, a.streams.data, a.first, a.table.rows,
+              a.streams.shape[1], dim};
   const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
   auto kernel = Copy<Bf16, Bf16>;
   if (a.table.format == WeightFormat::kF32) {

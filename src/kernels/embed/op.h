@@ -1,8 +1,9 @@
 // embed: token embedding, replicated into the residual streams (spec/model.md 2.1 step 1).
 //
-//   streams[t, j, :] = table[ids[t], :]   for every stream j
+//   streams[t, j, :] = table[ids[t] - first, :]   for every stream j
 //
-// ids: [tokens], each in [0, table.rows). table: [vocab, dim] bf16 or f32.
+// ids: [tokens]. table: [rows, dim] bf16 or f32, of the ids first .. first + rows - 1; the streams
+// of every other id are 0.
 // streams: [tokens, streams, dim], bf16 (checkpoint) or f32 (exact).
 #pragma once
 
@@ -16,6 +17,7 @@ struct EmbedArgs {
   View<const int32_t, 1> ids;
   Matrix table;
   Act<3> streams;
+  int64_t first = 0;
 };
 
 void Embed(Context& k, const EmbedArgs& a);

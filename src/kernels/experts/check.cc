@@ -57,6 +57,7 @@ constexpr Shape kShapes[] = {
 constexpr Shape kReal[] = {
     {"flash", int64_t{1} << 40, 256, 6, 4096, 2048, kMxfp4},
     {"flash without the shared expert", int64_t{1} << 40, 256, 6, 4096, 2048, kMxfp4, kBf16, false},
+    {"flash, one of two ranks", 32, 256, 6, 4096, 1024, kMxfp4},
     {"pro", 1, 384, 6, 7168, 3072, kMxfp4},
 };
 

@@ -27,21 +27,11 @@ struct Tile {
   int32_t expert, begin, count, unused;
 };
 
-// Arguments of all kernels. `slots` of the routed experts come first.
-struct Plan {
-  int32_t tokens, picks, experts, dim, inter;
-  int32_t slots;       // tokens * picks
+// Arguments of all kernels.
+struct Plan : Common {
   int32_t tile_slots;  // most of a tile
   int32_t most_tiles;  // of routed experts; the shared expert's come before them in a grid
-  int32_t shared_tiles;
   bool routed_fp8, shared_fp8;
-  float limit;
-  const Bf16* x;
-  Bf16* y;
-  const int32_t* picked;
-  int64_t picked_stride;
-  const float* weights;
-  int64_t weights_stride;
   // In the workspace:
   Pointers* pointers;   // [experts + 1]
   Tile* tiles;          // [most_tiles]
@@ -336,25 +326,11 @@ void Cuda(Context& k, const ExpertsArgs& a) {
   auto* space = static_cast<char*>(k.device()->Workspace(bytes));
   if (space == nullptr) return;  // the device holds the error
 
-  Plan p;
-  p.tokens = static_cast<int32_t>(tokens);
-  p.picks = static_cast<int32_t>(picks);
-  p.experts = static_cast<int32_t>(experts);
-  p.dim = static_cast<int32_t>(dim);
-  p.inter = static_cast<int32_t>(inter);
-  p.slots = static_cast<int32_t>(slots);
+  Plan p{CommonOf(a, tile_slots)};
   p.tile_slots = static_cast<int32_t>(tile_slots);
   p.most_tiles = static_cast<int32_t>(most_tiles);
-  p.shared_tiles = a.shared.gate ? static_cast<int32_t>(CeilDiv(tokens, tile_slots)) : 0;
   p.routed_fp8 = first.gate.format == WeightFormat::kFp8;
   p.shared_fp8 = a.shared.gate.format == WeightFormat::kFp8;
-  p.limit = a.limit;
-  p.x = static_cast<const Bf16*>(a.x.data);
-  p.y = static_cast<Bf16*>(a.y.data);
-  p.picked = a.picks.data;
-  p.picked_stride = a.picks.stride[0];
-  p.weights = a.weights.data;
-  p.weights_stride = a.weights.stride[0];
   p.pointers = reinterpret_cast<Pointers*>(space + pointers_at);
   p.tiles = reinterpret_cast<Tile*>(space + tiles_at);
   p.slot_token = reinterpret_cast<int32_t*>(space + token_at);

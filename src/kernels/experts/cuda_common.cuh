@@ -34,6 +34,41 @@ inline AllPointers PointersOf(const ExpertsArgs& a) {
   return pointers;
 }
 
+// Sizes and arguments that all kernels take; `slots` of the routed experts come first, then one for
+// each token of the shared expert.
+struct Common {
+  int32_t tokens, picks, experts, dim, inter;
+  int32_t slots;         // tokens * picks
+  int32_t shared_tiles;  // of slots of the shared expert
+  float limit;
+  const Bf16* x;
+  Bf16* y;
+  const int32_t* picked;
+  int64_t picked_stride;
+  const float* weights;
+  int64_t weights_stride;
+};
+
+inline Common CommonOf(const ExpertsArgs& a, int64_t shared_tile_slots) {
+  const int64_t tokens = a.x.shape[0], picks = a.picks.shape[1];
+  Common c;
+  c.tokens = static_cast<int32_t>(tokens);
+  c.picks = static_cast<int32_t>(picks);
+  c.experts = static_cast<int32_t>(a.experts.size());
+  c.dim = static_cast<int32_t>(a.x.shape[1]);
+  c.inter = static_cast<int32_t>(a.experts.front().gate.rows);
+  c.slots = static_cast<int32_t>(tokens * picks);
+  c.shared_tiles = a.shared.gate ? static_cast<int32_t>(CeilDiv(tokens, shared_tile_slots)) : 0;
+  c.limit = a.limit;
+  c.x = static_cast<const Bf16*>(a.x.data);
+  c.y = static_cast<Bf16*>(a.y.data);
+  c.picked = a.picks.data;
+  c.picked_stride = a.picks.stride[0];
+  c.weights = a.weights.data;
+  c.weights_stride = a.weights.stride[0];
+  return c;
+}
+
 __device__ inline float Activate(float gate, float up, float limit, float weight) {
   const float g = fminf(RoundBf16(gate), limit);
   const float u = fmaxf(fminf(RoundBf16(up), limit), -limit);

@@ -280,21 +280,7 @@ void CudaFew(Context& k, const ExpertsArgs& a) {
   if (space == nullptr) return;  // the device holds the error
 
   const int octets = OctetsFor(tokens);
-  FewPlan p;
-  p.tokens = static_cast<int32_t>(tokens);
-  p.picks = static_cast<int32_t>(picks);
-  p.experts = static_cast<int32_t>(experts);
-  p.dim = static_cast<int32_t>(dim);
-  p.inter = static_cast<int32_t>(inter);
-  p.slots = static_cast<int32_t>(slots);
-  p.shared_tiles = a.shared.gate ? static_cast<int32_t>(CeilDiv(tokens, TileSlots(octets))) : 0;
-  p.limit = a.limit;
-  p.x = static_cast<const Bf16*>(a.x.data);
-  p.y = static_cast<Bf16*>(a.y.data);
-  p.picked = a.picks.data;
-  p.picked_stride = a.picks.stride[0];
-  p.weights = a.weights.data;
-  p.weights_stride = a.weights.stride[0];
+  FewPlan p{CommonOf(a, TileSlots(octets))};
   p.counters = k.device()->counters();
   p.arrivals = reinterpret_cast<uint32_t*>(space + arrivals_at);
   p.x_values = reinterpret_cast<uint16_t*>(space + x_at);

@@ -27,17 +27,7 @@ struct alignas(8) FewTile {
   int32_t begin;
 };
 
-struct FewPlan {
-  int32_t tokens, picks, experts, dim, inter;
-  int32_t slots;  // tokens * picks; those of the shared expert, one for each token, come behind
-  int32_t shared_tiles;
-  float limit;
-  const Bf16* x;
-  Bf16* y;
-  const int32_t* picked;
-  int64_t picked_stride;
-  const float* weights;
-  int64_t weights_stride;
+struct FewPlan : Common {
   uint32_t* counters;  // [2] of Device::counters
   // In the workspace. Values are e4m3 as f16, each eight in the order 0 4 1 5 2 6 3 7.
   uint32_t* arrivals;  // [2]

@@ -27,8 +27,7 @@ struct Selection {
 
 inline constexpr int kSelectThreads = 1024;
 inline constexpr int kSelectWarps = kSelectThreads / kWarp;
-inline constexpr int kEach = 16;  // scores that a thread holds
-inline constexpr int kStretch = kEach * kSelectThreads;
+inline constexpr int kFew = 4, kMany = 16;  // scores that a thread holds, in short and in long rows
 inline constexpr int kBins = kSelectThreads;
 inline constexpr int kListed = 8192, kFinal = 256;
 
@@ -55,7 +54,10 @@ struct Line {
 };
 
 // A thread's scores: blocks first + i * kSelectThreads + thread.
+template <int kEach>
 struct Held {
+  static constexpr int kStretch = kEach * kSelectThreads;
+
   float v[kEach];
   int first = -1;
 
@@ -150,12 +152,13 @@ __device__ inline float FromOrdered(uint32_t v) {
 }
 
 // The limit, bit by bit.
-__device__ inline void FindLimitSlowly(const float* from, int visible, int topk, Held& held,
-                                       SelectShared& s) {
+template <int kEach>
+__device__ void FindLimitSlowly(const float* from, int visible, int topk, Held<kEach>& held,
+                                SelectShared& s) {
   // How many scores are not below `least`.
   const auto count = [&](uint32_t least) {
     int sum = 0, total;
-    for (int begin = 0; begin < visible; begin += kStretch) {
+    for (int begin = 0; begin < visible; begin += held.kStretch) {
       held.Load(from, visible, begin);
 #pragma unroll
       for (int i = 0; i < kEach; ++i) {
@@ -178,11 +181,12 @@ __device__ inline void FindLimitSlowly(const float* from, int visible, int topk,
 }
 
 // Finds the last score that is picked, s.limit, and how many of those equal to it are, s.quota.
-__device__ inline void FindLimit(const float* from, int visible, int topk, Held& held, float* list,
-                                 SelectShared& s) {
+template <int kEach>
+__device__ void FindLimit(const float* from, int visible, int topk, Held<kEach>& held, float* list,
+                          SelectShared& s) {
   const int thread = static_cast<int>(threadIdx.x);
   float best = -INFINITY;
-  for (int begin = 0; begin < visible; begin += kStretch) {
+  for (int begin = 0; begin < visible; begin += held.kStretch) {
     held.Load(from, visible, begin);
 #pragma unroll
     for (float v : held.v) best = fmaxf(best, v);
@@ -197,7 +201,7 @@ __device__ inline void FindLimit(const float* from, int visible, int topk, Held&
     bound = s.bin;
   }
 
-  for (int begin = 0; begin < visible; begin += kStretch) {
+  for (int begin = 0; begin < visible; begin += held.kStretch) {
     held.Load(from, visible, begin);
     bool take[kEach];
 #pragma unroll
@@ -238,10 +242,11 @@ __device__ inline void FindLimit(const float* from, int visible, int topk, Held&
 // ---- store ----
 
 // A bit for each block above the limit, and for each that equals it.
-__device__ inline void Mark(const float* from, int visible, Held& held, float limit,
-                            uint32_t* above, uint32_t* equal) {
+template <int kEach>
+__device__ void Mark(const float* from, int visible, Held<kEach>& held, float limit,
+                     uint32_t* above, uint32_t* equal) {
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  for (int begin = 0; begin < visible; begin += kStretch) {
+  for (int begin = 0; begin < visible; begin += held.kStretch) {
     held.Load(from, visible, begin);
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
@@ -284,6 +289,20 @@ __device__ inline void Write(const uint32_t* above, const uint32_t* equal, int w
 
 // ---- kernel ----
 
+template <int kEach>
+__device__ __forceinline__ void SelectRow(const float* from, int visible, int topk, int32_t* picks,
+                                          float* list, SelectShared& s) {
+  Held<kEach> held;
+  FindLimit(from, visible, topk, held, list, s);
+  __syncthreads();
+  const int words = (visible + kWarp - 1) / kWarp;
+  auto* above = reinterpret_cast<uint32_t*>(list);
+  uint32_t* equal = above + words;
+  Mark(from, visible, held, s.limit, above, equal);
+  __syncthreads();
+  Write(above, equal, words, s.quota, topk, picks, s);
+}
+
 __global__ void __launch_bounds__(kSelectThreads) Select(Selection a) {
   extern __shared__ uint4 select_shared[];
   cuda::LetNextStart();
@@ -303,15 +322,11 @@ __global__ void __launch_bounds__(kSelectThreads) Select(Selection a) {
     return;
   }
   const float* from = a.scores + token * a.score_stride;
-  Held held;
-  FindLimit(from, visible, a.topk, held, list, s);
-  __syncthreads();
-  const int words = (visible + kWarp - 1) / kWarp;
-  auto* above = reinterpret_cast<uint32_t*>(list);
-  uint32_t* equal = above + words;
-  Mark(from, visible, held, s.limit, above, equal);
-  __syncthreads();
-  Write(above, equal, words, s.quota, a.topk, picks, s);
+  if (visible <= kFew * kSelectThreads) {
+    SelectRow<kFew>(from, visible, a.topk, picks, list, s);
+  } else {
+    SelectRow<kMany>(from, visible, a.topk, picks, list, s);
+  }
 }
 
 inline void SelectAll(Context& k, const Selection& a) {

@@ -19,7 +19,7 @@ using cuda::kWarp;
 
 constexpr int kBlock = 128;  // columns of a slot, and rows of weights of a tile
 constexpr int kGroupThreads = 128, kThreads = 3 * kGroupThreads;
-constexpr int kConsumerWarps = 2 * kGroupThreads / kWarp;
+constexpr int kConsumers = 2 * kGroupThreads;  // threads that multiply
 constexpr int kSums = 64;         // that a thread has of a product of 64 tokens by 128 rows
 constexpr int kMostTokens = 256;  // of a tile; scales of x are padded to a multiple of this
 constexpr int kSlots = 4;
@@ -278,7 +278,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) {
     for (int i = 0; i < kSlots; ++i) {
       InitBarrier(full + 8 * i, 1);
-      InitBarrier(empty + 8 * i, kConsumerWarps);
+      InitBarrier(empty + 8 * i, kConsumers);
     }
     asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
     asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
@@ -341,10 +341,8 @@ __global__ void __launch_bounds__(kThreads, 1)
           const float* of_slot = token_scales + slot * S::kTokens + mine + 64 * h;
           const float low = of_slot[0] * row_scale, high = of_slot[8] * row_scale;
           WaitForProducts(part);
-          if (h == kTall - 1) {
-            __syncwarp();
-            if (lane == 0) Arrive(empty + 8 * slot);
-          }
+          // Every thread says so: each has read scales of the slot itself.
+          if (h == kTall - 1) Arrive(empty + 8 * slot);
 #pragma unroll
           for (int i = 0; i < kSums; ++i) {
             sums[h][i] = __fmaf_rn(part[i], i % 4 < 2 ? low : high, sums[h][i]);

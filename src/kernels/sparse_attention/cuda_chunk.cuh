@@ -18,16 +18,17 @@ inline constexpr int kChunkStages = 3;  // tiles of keys in shared memory
 // ---- shared memory ----
 
 template <int kTiles>
-struct Shared {
+struct alignas(16) Shared {
   static constexpr int kHeads = 16 * kTiles;
   static constexpr int kWeightPitch = kTile + 8;  // bf16
 
   Source sources[kChunkStages][kTile];
   float2 turns[32];      // cosine and sine of the rotated pairs
-  float factor[kHeads];  // what a tile shrinks the sums before it by
+  float factor[kHeads];  // what a tile shrinks the sums before it by,
+  int32_t shrunk;        // and the last tile for which one of them is not 1
   float top[kHeads], sum[kHeads];
   uint32_t valid[kChunkStages + 1];  // keys of a tile that are there, of some tiles in turn
-  Bf16 weights[kHeads * kWeightPitch];
+  alignas(16) Bf16 weights[kHeads * kWeightPitch];
 };
 
 // After Shared: keys, kChunkStages times [kTile, pitch] bytes and [kTile, kScales]; then scores,
@@ -45,23 +46,26 @@ constexpr int64_t SharedBytes(int groups) {
 
 // Eight threads a key; zeros where there is none. Only where a page is one entry do rows begin at
 // multiples of 8 instead of 16.
-__device__ inline void FetchTile(const Params& p, const Source* sources, uint8_t* stage,
-                                 int groups) {
+__device__ __forceinline__ void FetchTile(const Params& p, const Source* sources, uint8_t* stage,
+                                          int groups) {
   const int part = threadIdx.x % 8, pitch = Pitch(groups), row_bytes = (groups + 1) * kGroup;
 #pragma unroll 1
   for (int key = threadIdx.x / 8; key < kTile; key += groups * kWarp / 8) {
     const Source source = sources[key];
     const bool valid = source.values != nullptr;
     const uint8_t* from = valid ? source.values : p.window.data;
+    const uint8_t* scales = valid ? source.scales : p.window.data;
     uint8_t* to = stage + key * pitch;
+    if (part == 0) CopyAsync8(stage + kTile * pitch + key * kScales, scales, valid);
     if (reinterpret_cast<uintptr_t>(from) % 16 == 0) {
-      for (int i = 16 * part; i < row_bytes; i += 128) CopyAsync16(to + i, from + i, valid);
+      from += 16 * part, to += 16 * part;
+#pragma unroll
+      for (int i = 0; i < 5; ++i) {
+        if (16 * part + 128 * i < row_bytes) CopyAsync16(to + 128 * i, from + 128 * i, valid);
+      }
     } else {
+#pragma unroll 1
       for (int i = 8 * part; i < row_bytes; i += 64) CopyAsync8(to + i, from + i, valid);
-    }
-    if (part == 0) {
-      CopyAsync8(stage + kTile * pitch + key * kScales, valid ? source.scales : p.window.data,
-                 valid);
     }
   }
 }
@@ -78,18 +82,24 @@ struct Lane {
   const uint8_t* keys;  // of the stage, this warp's values
   int pitch, lane;
 
-  // Factors b of the 4 steps of 8 keys' scores.
-  __device__ __forceinline__ void ForScores(int first_key, uint32_t (&b)[4][2]) const {
+  // 8 keys as stored, and as factors b of the 4 steps of their scores.
+  __device__ __forceinline__ void Load(int first_key, uint32_t (&r)[kRope ? 8 : 4]) const {
     const uint8_t* row = keys + (first_key + lane % 8) * pitch + lane / 8 * 16;
-    uint32_t r[4];
-    LoadMatrix4(r, row);
-    if constexpr (kRope) {
-      b[0][0] = r[0], b[0][1] = r[1], b[1][0] = r[2], b[1][1] = r[3];
-      LoadMatrix4(r, row + 64);
-      b[2][0] = r[0], b[2][1] = r[1], b[3][0] = r[2], b[3][1] = r[3];
-    } else {
+    uint32_t half[4];
 #pragma unroll
-      for (int step = 0; step < 4; ++step) {
+    for (int i = 0; i < (kRope ? 2 : 1); ++i) {
+      LoadMatrix4(half, row + 64 * i);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) r[4 * i + j] = half[j];
+    }
+  }
+  __device__ __forceinline__ static void ForScores(const uint32_t (&r)[kRope ? 8 : 4],
+                                                   uint32_t (&b)[4][2]) {
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      if constexpr (kRope) {
+        b[step][0] = r[2 * step], b[step][1] = r[2 * step + 1];
+      } else {
         const Decoded four(r[step]);
         b[step][0] = four.even, b[step][1] = four.odd;
       }
@@ -132,14 +142,22 @@ struct Registers {
 template <int kTiles, bool kRope>
 __device__ __forceinline__ void AddScores(const Registers<kTiles>& r, const Lane<kRope>& from,
                                           const uint8_t* scales, float* scores) {
-  constexpr int kAtOnce = 4 / kTiles;  // groups of 8 keys
+  constexpr int kAtOnce = 4 / kTiles;                // groups of 8 keys
+  constexpr int kAhead = kTiles == 4 ? 2 : kAtOnce;  // loaded before they are used
   const int g = from.lane / 4, t = from.lane % 4;
+  constexpr int kWords = kRope ? 8 : 4, kFar = kAhead < 4 ? kAhead : 4;
+  uint32_t stored[4][kWords];
+#pragma unroll
+  for (int i = 0; i < kFar; ++i) from.Load(8 * i, stored[i]);
 #pragma unroll
   for (int first = 0; first < 4; first += kAtOnce) {
     uint32_t b[kAtOnce][4][2];
     float s[kAtOnce][kTiles][4] = {};
 #pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) from.ForScores(8 * (first + i), b[i]);
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (first + i + kFar < 4) from.Load(8 * (first + i + kFar), stored[first + i + kFar]);
+      from.ForScores(stored[first + i], b[i]);
+    }
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
 #pragma unroll
@@ -165,72 +183,107 @@ __device__ __forceinline__ void AddScores(const Registers<kTiles>& r, const Lane
   }
 }
 
-// Scores to weights relative to the largest so far. Eight threads a head, four keys each.
-template <int kTiles>
-__device__ __forceinline__ void WeighChunk(Shared<kTiles>& shared, const float* scores, int groups,
-                                           float scale, uint32_t valid) {
-  constexpr int kHeads = Shared<kTiles>::kHeads;
-  for (int unit = threadIdx.x; unit < 8 * kHeads; unit += groups * kWarp) {
-    const int head = unit / 8, chunk = unit % 8;
-    const float* from = scores + head * kTile + (4 * chunk ^ (head % 4 * 8));
-    float s[4] = {};
-#pragma unroll 8
-    for (int w = 0; w < groups; ++w) {
-      const float4 part = *reinterpret_cast<const float4*>(from + w * kHeads * kTile);
-      s[0] += part.x, s[1] += part.y, s[2] += part.z, s[3] += part.w;
-    }
-    const float before = shared.top[head];
-    float top = before;
+// What a thread weighs: four keys of a tile for some heads, eight threads a head. `top`: a whole
+// number that no score so far is above, in log2 units; `sum`: of its own weights, relative to it.
+template <int kTiles, bool kFull>
+struct Weighed {
+  static constexpr int kHeads = Shared<kTiles>::kHeads;
+  static constexpr int kUnits = kFull ? (kTiles + 1) / 2 : 2;  // with 2 groups, 64 threads
+
+  float top[kUnits], sum[kUnits];
+
+  __device__ __forceinline__ static int UnitOf(int u, int groups) {
+    return static_cast<int>(threadIdx.x) + u * groups * kWarp;
+  }
+  __device__ __forceinline__ static bool There(int u, int groups) {  // the same in all of a warp
+    return (kFull && kTiles > 1) || UnitOf(u, groups) < 8 * kHeads;
+  }
+
+  // Scores to weights.
+  __device__ __forceinline__ void Weigh(Shared<kTiles>& shared, const float* scores, int groups,
+                                        float scale, uint32_t valid, int tile) {
+    float s[kUnits][4], most[kUnits];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      s[i] = (valid >> (4 * chunk + i) & 1) != 0 ? s[i] * scale : -INFINITY;
-      top = fmaxf(top, s[i]);
+    for (int u = 0; u < kUnits; ++u) {
+      if (!There(u, groups)) continue;
+      const int head = UnitOf(u, groups) / 8, four = threadIdx.x % 8;
+      const float* from = scores + head * kTile + (4 * four ^ (head % 4 * 8));
+      const auto add = [&](int w) {
+        const float4 part = *reinterpret_cast<const float4*>(from + w * kHeads * kTile);
+        s[u][0] += part.x, s[u][1] += part.y, s[u][2] += part.z, s[u][3] += part.w;
+      };
+#pragma unroll
+      for (float& v : s[u]) v = 0;
+      if constexpr (kFull) {
+#pragma unroll
+        for (int w = 0; w < 8; ++w) add(w);
+      } else {
+        for (int w = 0; w < groups; ++w) add(w);
+      }
+      most[u] = -INFINITY;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        s[u][i] = (valid >> (4 * four + i) & 1) != 0 ? s[u][i] * scale : -INFINITY;
+        most[u] = fmaxf(most[u], s[u][i]);
+      }
     }
 #pragma unroll
     for (int lanes = 1; lanes < 8; lanes *= 2) {
-      top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, lanes));
-    }
-    float sum = 0, weight[4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      weight[i] = s[i] == -INFINITY ? 0.0f : Exp(s[i] - top);
-      sum += weight[i];
+      for (int u = 0; u < kUnits; ++u) {
+        if (!There(u, groups)) continue;
+        most[u] = fmaxf(most[u], __shfl_xor_sync(0xffffffffu, most[u], lanes));
+      }
     }
 #pragma unroll
-    for (int lanes = 1; lanes < 8; lanes *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
-    *reinterpret_cast<uint2*>(shared.weights + head * Shared<kTiles>::kWeightPitch + 4 * chunk) =
-        make_uint2(Bf16Pair(weight[0], weight[1]), Bf16Pair(weight[2], weight[3]));
-    __syncwarp();
-    if (chunk == 0) {
-      const float factor = before == -INFINITY ? 0.0f : Exp(before - top);
-      shared.factor[head] = factor;
-      shared.top[head] = top;
-      shared.sum[head] = shared.sum[head] * factor + sum;
+    for (int u = 0; u < kUnits; ++u) {
+      if (!There(u, groups)) continue;
+      const int head = UnitOf(u, groups) / 8, four = threadIdx.x % 8;
+      const float now = fmaxf(top[u], ceilf(most[u])), base = now == -INFINITY ? 0.0f : now;
+      const float factor = Exp2(top[u] - base);
+#pragma unroll
+      for (float& v : s[u]) v = Exp2(v - base);
+      *reinterpret_cast<uint2*>(shared.weights + head * Shared<kTiles>::kWeightPitch + 4 * four) =
+          make_uint2(Bf16Pair(s[u][0], s[u][1]), Bf16Pair(s[u][2], s[u][3]));
+      sum[u] = fmaf(sum[u], factor, (s[u][0] + s[u][1]) + (s[u][2] + s[u][3]));
+      top[u] = now;
+      if (four == 0) {
+        shared.factor[head] = factor;
+        if (factor != 1.0f) shared.shrunk = tile;
+      }
     }
   }
-}
+
+  // Leaves the heads' tops and sums for all.
+  __device__ __forceinline__ void Share(Shared<kTiles>& shared, int groups) {
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      if (!There(u, groups)) continue;
+#pragma unroll
+      for (int lanes = 1; lanes < 8; lanes *= 2) {
+        sum[u] += __shfl_xor_sync(0xffffffffu, sum[u], lanes);
+      }
+      if (threadIdx.x % 8 != 0) continue;
+      shared.top[UnitOf(u, groups) / 8] = top[u];
+      shared.sum[UnitOf(u, groups) / 8] = sum[u];
+    }
+  }
+};
 
 // The tile's values by their weights, onto what the tiles before gave.
 template <int kTiles, bool kRope>
 __device__ __forceinline__ void AddChunkValues(Registers<kTiles>& r, const Lane<kRope>& from,
-                                               const uint8_t* scales,
-                                               const Shared<kTiles>& shared) {
+                                               const uint8_t* scales, const Shared<kTiles>& shared,
+                                               int tile) {
   const int lane = from.lane, g = lane / 4, t = lane % 4;
-  bool same = true;
-  float factor[kTiles][2];
-#pragma unroll
-  for (int m = 0; m < kTiles; ++m) {
-    factor[m][0] = shared.factor[16 * m + g];
-    factor[m][1] = shared.factor[16 * m + g + 8];
-    same = same && factor[m][0] == 1.0f && factor[m][1] == 1.0f;
-  }
-  if (!__all_sync(0xffffffffu, same)) {
+  if (shared.shrunk == tile) {
 #pragma unroll
     for (int m = 0; m < kTiles; ++m) {
+      const float factor[2] = {shared.factor[16 * m + g], shared.factor[16 * m + g + 8]};
 #pragma unroll
       for (int n = 0; n < 8; ++n) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) r.out[m][n][i] *= factor[m][i / 2];
+        for (int i = 0; i < 4; ++i) r.out[m][n][i] *= factor[i / 2];
       }
     }
   }
@@ -271,10 +324,10 @@ __device__ __forceinline__ void AddChunkValues(Registers<kTiles>& r, const Lane<
 
 // ---- store ----
 
-// 1 / the denominator, for sums relative to `top`, and what they are multiplied with.
+// 1 / the denominator, for sums relative to `top`, both in log2 units like `sink`.
 __device__ inline float Inverse(float top, float sum, float sink) {
-  const float most = fmaxf(top, sink), lower = Exp(top - most);
-  return lower / (sum * lower + Exp(sink - most));
+  const float most = fmaxf(top, sink), lower = exp2f(top - most);
+  return lower / (sum * lower + exp2f(sink - most));
 }
 
 // One head's values of this warp: v[n] are columns n of the product of rows g or g + 8, each two.
@@ -331,7 +384,7 @@ __device__ __forceinline__ void LoadChunkQueries(const Params& p, const Keys& al
 
 // Warps whose group is of e4m3 and the one of bf16 run the same steps and meet at the same
 // barriers.
-template <int kTiles, bool kRope>
+template <int kTiles, bool kFull, bool kRope>
 __device__ __forceinline__ void Run(const Params& p, const Keys& all, int first_head,
                                     Shared<kTiles>& shared, uint8_t* stages, float* scores,
                                     int groups) {
@@ -350,10 +403,12 @@ __device__ __forceinline__ void Run(const Params& p, const Keys& all, int first_
     const uint32_t valid = __ballot_sync(0xffffffffu, found);
     if (lane == 0) shared.valid[tile] = valid;
   }
-  if (threadIdx.x < kHeads) {
-    shared.top[threadIdx.x] = -INFINITY;
-    shared.sum[threadIdx.x] = 0;
-  }
+  if (threadIdx.x == 0) shared.shrunk = -1;
+  Weighed<kTiles, kFull> weighed;
+#pragma unroll
+  for (float& v : weighed.top) v = -INFINITY;
+#pragma unroll
+  for (float& v : weighed.sum) v = 0;
   Meet();
 #pragma unroll 1
   for (int tile = 0; tile < kChunkStages - 1; ++tile) {
@@ -387,7 +442,7 @@ __device__ __forceinline__ void Run(const Params& p, const Keys& all, int first_
     if (tile >= 0 && shared.valid[tile % (kChunkStages + 1)] != 0) {
       const uint8_t* stage = stage_of(tile);
       AddChunkValues<kTiles, kRope>(r, Lane<kRope>{stage + kGroup * warp, pitch, lane},
-                                    stage + kTile * pitch + warp, shared);
+                                    stage + kTile * pitch + warp, shared, tile);
     }
     if (searches) {
       Source& source = shared.sources[coming % kChunkStages][lane];
@@ -401,8 +456,10 @@ __device__ __forceinline__ void Run(const Params& p, const Keys& all, int first_
       FetchTile(p, shared.sources[coming % kChunkStages], stage_of(coming), groups);
     }
     CommitCopies();
-    if (valid != 0) WeighChunk(shared, scores, groups, p.scale, valid);
+    if (valid != 0) weighed.Weigh(shared, scores, groups, p.scale * kLog2e, valid, next);
   }
+  weighed.Share(shared, groups);
+  Meet();
 
 #pragma unroll
   for (int m = 0; m < kTiles; ++m) {
@@ -412,7 +469,7 @@ __device__ __forceinline__ void Run(const Params& p, const Keys& all, int first_
       if (head >= p.heads) continue;
       const auto v = [&](int n, int i) { return r.out[m][n][2 * below + i]; };
       const int64_t at = (int64_t{all.token} * p.heads + head) * p.dim + kGroup * warp;
-      const float inverse = Inverse(shared.top[row], shared.sum[row], p.sink[head]);
+      const float inverse = Inverse(shared.top[row], shared.sum[row], p.sink[head] * kLog2e);
       StoreHead<kRope>(p.out + at, t, inverse, shared.turns, v);
     }
   }
@@ -433,9 +490,9 @@ __global__ void __launch_bounds__(8 * kWarp, kTiles == 1 ? 2 : 1) Chunk(const Pa
   auto* stages = reinterpret_cast<uint8_t*>(memory) + sizeof(Shared<kTiles>);
   auto* scores = reinterpret_cast<float*>(stages + kChunkStages * ChunkStageBytes(groups));
   if (static_cast<int>(threadIdx.x / kWarp) < groups - 1) {
-    Run<kTiles, false>(p, all, first_head, shared, stages, scores, groups);
+    Run<kTiles, kFull, false>(p, all, first_head, shared, stages, scores, groups);
   } else {
-    Run<kTiles, true>(p, all, first_head, shared, stages, scores, groups);
+    Run<kTiles, kFull, true>(p, all, first_head, shared, stages, scores, groups);
   }
 }
 

@@ -165,7 +165,6 @@ __device__ inline uint32_t ScalePair(uint32_t low, uint32_t high) {
 // Of every thread of the block. Warps of different groups meet here from different code.
 __device__ inline void Meet() { asm volatile("bar.sync 0, %0;\n" ::"r"(blockDim.x) : "memory"); }
 
-__device__ inline float Exp(float x) { return exp2f(x * kLog2e); }
 // The exact power of whole numbers; results below 2^-126 are 0.
 __device__ inline float Exp2(float x) {
   float r;
