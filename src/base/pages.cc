@@ -57,6 +57,19 @@ Result<PageMemory> PageMemory::Allocate(int64_t bytes, const char* what) {
   return memory;
 }
 
+Result<PageMemory> PageMemory::Reserve(int64_t bytes, const char* what) {
+  if (bytes == 0) return PageMemory();
+  void* data = mmap(nullptr, static_cast<size_t>(bytes), PROT_NONE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (data == MAP_FAILED) {
+    return Exhausted(fmt::format("{} take {:.1f} GB, for which there are no addresses", what,
+                                 static_cast<double>(bytes) * 1e-9));
+  }
+  PageMemory memory;
+  memory.memory_ = {static_cast<std::byte*>(data), Unmap(bytes)};
+  return memory;
+}
+
 int64_t AlignedOffset(int64_t offset, int64_t bytes) {
   constexpr int64_t kLine = 64;
   const auto page = static_cast<int64_t>(PageSize());

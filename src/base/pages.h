@@ -19,6 +19,9 @@ class PageMemory {
   // kExhausted if it is more than the whole machine has; `what` begins the message.
   static Result<PageMemory> Allocate(int64_t bytes, const char* what);
 
+  // Addresses alone, which may be more than the machine has memory; they cannot be read or written.
+  static Result<PageMemory> Reserve(int64_t bytes, const char* what);
+
   std::byte* data() const { return memory_.get(); }
   int64_t bytes() const { return memory_.get_deleter().bytes; }
 

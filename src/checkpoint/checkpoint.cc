@@ -261,6 +261,15 @@ const StoredTensor* Checkpoint::Find(const std::string& name) const {
   return found == tensors_.end() ? nullptr : &found->second;
 }
 
+Checkpoint::MadeUpBytes Checkpoint::FindMadeUp(const void* data) const {
+  const auto* const byte = static_cast<const std::byte*>(data);
+  auto tensor = made_up_.upper_bound(byte);
+  if (tensor == made_up_.begin()) return {};
+  --tensor;
+  const int64_t begin = byte - tensor->first;
+  return begin < tensor->second.bytes ? MadeUpBytes{&tensor->second.rule, begin} : MadeUpBytes{};
+}
+
 void Checkpoint::Add(const std::string& name, StoredTensor tensor) {
   bytes_ += tensor.bytes;
   SC_CHECK(tensors_.try_emplace(name, std::move(tensor)).second);

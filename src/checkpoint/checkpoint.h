@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -15,6 +16,7 @@
 #include "checkpoint/safetensors.h"
 #include "config/model_config.h"
 #include "seacliff/progress.h"
+#include "tensor/fill_rule.h"
 
 namespace seacliff {
 
@@ -39,6 +41,18 @@ class Checkpoint {
   // docs/checkpoints.md says how they are drawn. kExhausted if they exceed the machine's memory.
   static Result<Checkpoint> Dummy(const ModelConfig& config, bool with_mtp, uint64_t seed,
                                   const Progress& progress);
+
+  // The same weights, which are nowhere: their addresses may not be read, but stand for what
+  // FindMadeUp tells. Takes no memory, so the model may be larger than the host.
+  static Result<Checkpoint> DummyOnDemand(const ModelConfig& config, bool with_mtp, uint64_t seed);
+
+  // How the bytes from `data` on are made: as those from `begin` on of a tensor that `rule` makes;
+  // a null rule: they lie in memory.
+  struct MadeUpBytes {
+    const FillRule* rule = nullptr;
+    int64_t begin = 0;
+  };
+  MadeUpBytes FindMadeUp(const void* data) const;
 
   Checkpoint(Checkpoint&&) noexcept = default;
   Checkpoint& operator=(Checkpoint&&) noexcept = default;
@@ -65,7 +79,14 @@ class Checkpoint {
   int64_t bytes() const { return bytes_; }
 
  private:
+  struct MadeUp {
+    FillRule rule;
+    int64_t bytes;
+  };
+
   Checkpoint() = default;
+  static Result<Checkpoint> MakeDummy(const ModelConfig& config, bool with_mtp, uint64_t seed,
+                                      const std::function<Result<PageMemory>(int64_t)>& allocate);
   void Add(const std::string& name, StoredTensor tensor);
   // Copies tensors whose data the file left at an odd address into memory of our own.
   Status AlignData();
@@ -73,6 +94,7 @@ class Checkpoint {
   std::unordered_map<std::string, StoredTensor> tensors_;
   std::vector<SafetensorsFile> files_;
   PageMemory memory_;
+  std::map<const std::byte*, MadeUp> made_up_;  // by where they would begin
   std::string dir_, origin_;
   int64_t bytes_ = 0;
   bool has_mtp_ = false;

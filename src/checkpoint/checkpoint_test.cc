@@ -364,6 +364,30 @@ TEST(Dummy, LooksUpDistinctExperts) {
   }
 }
 
+// Its addresses are not to be read; each stands for a place in a tensor.
+TEST(Dummy, IsOnDemandWhereItIsMade) {
+  const ModelConfig config = TinyConfig();
+  const auto all = Checkpoint::Dummy(config, true, 1, {});
+  const auto nowhere = Checkpoint::DummyOnDemand(config, true, 1);
+  ASSERT_TRUE(all.ok() && nowhere.ok());
+  EXPECT_EQ(nowhere->bytes(), all->bytes());
+  EXPECT_EQ(nowhere->origin(), all->origin());
+  const FillRule* last = nullptr;
+  ForEachTensor(config, true, [&](const TensorSpec& spec) {
+    const StoredTensor& t = nowhere->Get(spec.name);
+    const auto first_byte = nowhere->FindMadeUp(t.data);
+    const auto last_byte = nowhere->FindMadeUp(t.data + t.bytes - 1);
+    EXPECT_NE(first_byte.rule, nullptr) << spec.name;
+    EXPECT_EQ(first_byte.rule, last_byte.rule) << spec.name;
+    EXPECT_NE(first_byte.rule, last) << spec.name;
+    EXPECT_EQ(last_byte.begin - first_byte.begin, t.bytes - 1) << spec.name;
+    EXPECT_EQ(all->FindMadeUp(all->Get(spec.name).data).rule, nullptr) << spec.name;
+    last = first_byte.rule;
+    return true;
+  });
+  EXPECT_EQ(nowhere->FindMadeUp(&last).rule, nullptr);
+}
+
 TEST(Dummy, RefusesWhatNoMachineHolds) {
   ModelConfig config = TinyConfig();
   config.layers = 1024;

@@ -5,9 +5,12 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <string_view>
+#include <utility>
 
 #include "base/check.h"
 #include "base/numbers.h"
@@ -54,11 +57,8 @@ std::array<float, N> NormalQuantiles() {
   return quantiles;
 }
 
-constexpr int kNormalBits = 12;
-const std::array<float, 1 << kNormalBits>& Normals() {
-  static const auto table = NormalQuantiles<1 << kNormalBits>();
-  return table;
-}
+constexpr size_t kNormals = 4096;
+constexpr uint64_t kEachByte = 0x0101010101010101ull;
 
 // How the values of a quantised weight are split between codes and scales. Scales are one of two
 // neighbouring powers of two, so that a kernel that reads the wrong one is found out.
@@ -93,6 +93,87 @@ double Spread(const TensorSpec& spec) {
   }
 }
 
+using Codes = std::shared_ptr<const std::vector<uint32_t>>;
+
+// Of the normal distribution, in bits of a dtype of `width` bytes.
+template <size_t N, typename ToBits>
+Codes MakeCodes(double spread, ToBits to_bits) {
+  static const auto normals = NormalQuantiles<N>();
+  std::vector<uint32_t> codes;
+  for (const float v : normals) codes.push_back(to_bits(v * static_cast<float>(spread)));
+  return std::make_shared<const std::vector<uint32_t>>(std::move(codes));
+}
+
+// Rules of one model's tensors, which share their tables.
+class RuleMaker {
+ public:
+  RuleMaker(const ModelConfig& config, uint64_t seed) : config_(config), seed_(seed) {}
+
+  FillRule Make(const TensorSpec& spec) {
+    const bool packed = spec.row->storage == StoredAs::kExpert && config_.experts_fp4;
+    FillRule rule;
+    rule.key = KeyOf(seed_, spec.name);
+    switch (spec.row->fill) {
+      case Fill::kZeros:
+        return rule;
+      case Fill::kExpertIds:
+        rule.kind = FillRule::Kind::kExpertIds;
+        rule.picks = config_.picks;
+        rule.experts = config_.experts;
+        return rule;
+      case Fill::kOnes:
+        rule.word = spec.dtype == DType::kF32
+                        ? 0x0000000100000001ull * std::bit_cast<uint32_t>(1.0f)
+                        : 0x0001000100010001ull * ToBf16(1.0f).bits;
+        return rule;
+      default:
+        break;
+    }
+    rule.kind = FillRule::Kind::kTable;
+    rule.width = static_cast<int32_t>(SizeOf(spec.dtype));
+    switch (spec.dtype) {
+      case DType::kBf16:
+        rule.codes = Table(spec.dtype, Spread(spec), [](double spread) {
+          return MakeCodes<kNormals>(spread, [](float v) { return ToBf16(v).bits; });
+        });
+        return rule;
+      case DType::kF32:
+        rule.codes = Table(spec.dtype, Spread(spec), [](double spread) {
+          return MakeCodes<kNormals>(spread, [](float v) { return std::bit_cast<uint32_t>(v); });
+        });
+        return rule;
+      case DType::kE4m3:
+        rule.codes = Table(spec.dtype, SplitFp8(spec.cols).code_spread, [](double spread) {
+          return MakeCodes<256>(spread, [](float v) { return ToE4m3(v).bits; });
+        });
+        return rule;
+      case DType::kE8m0: {
+        const int exponent = (packed ? SplitMxfp4(spec.cols) : SplitFp8(spec.cols)).exponent;
+        rule.kind = FillRule::Kind::kScales;
+        rule.word = kEachByte * static_cast<uint64_t>(std::clamp(127 + exponent, 2, 254));
+        return rule;
+      }
+      case DType::kI8:
+        rule.kind = FillRule::Kind::kHash;
+        return rule;
+      default:
+        SC_CHECK(false);
+    }
+  }
+
+ private:
+  template <typename MakeTable>
+  const Codes& Table(DType dtype, double spread, MakeTable make) {
+    Codes& codes = tables_[{dtype, spread}];
+    if (codes == nullptr) codes = make(spread);
+    return codes;
+  }
+
+  const ModelConfig& config_;
+  const uint64_t seed_;
+  std::map<std::pair<DType, double>, Codes> tables_;
+};
+
 // Writes bytes [begin, end) of a tensor, begin a multiple of kWord, eight at a time.
 template <typename MakeWord>
 void FillWords(std::byte* data, int64_t begin, int64_t end, MakeWord make) {
@@ -102,109 +183,53 @@ void FillWords(std::byte* data, int64_t begin, int64_t end, MakeWord make) {
   }
 }
 
-struct Range {
-  std::byte* data;  // of the whole tensor
-  int64_t begin, end;
-  uint64_t key;
-};
-
-void FillNormalBf16(const Range& r, double spread) {
-  const auto& normals = Normals();
-  std::array<uint16_t, 1 << kNormalBits> codes;
-  for (size_t i = 0; i < codes.size(); ++i) {
-    codes[i] = ToBf16(normals[i] * static_cast<float>(spread)).bits;
-  }
-  FillWords(r.data, r.begin, r.end, [&](int64_t word) {
-    const uint64_t h = HashAt(r.key, word);
+template <int kWidth>
+void FillFromTable(const FillRule& rule, std::byte* data, int64_t begin, int64_t end) {
+  const uint32_t* const codes = rule.codes->data();
+  const uint64_t mask = rule.codes->size() - 1;
+  FillWords(data, begin, end, [&](int64_t word) {
+    const uint64_t h = HashAt(rule.key, word);
     uint64_t made = 0;
-    for (int lane = 0; lane < 4; ++lane) {
-      const uint64_t index = (h >> (16 * lane)) & ((1 << kNormalBits) - 1);
-      made |= static_cast<uint64_t>(codes[index]) << (16 * lane);
+    for (int bit = 0; bit < 64; bit += 8 * kWidth) {
+      made |= static_cast<uint64_t>(codes[(h >> bit) & mask]) << bit;
     }
     return made;
   });
 }
 
-void FillNormalF32(const Range& r, double spread) {
-  const auto& normals = Normals();
-  FillWords(r.data, r.begin, r.end, [&](int64_t word) {
-    const uint64_t h = HashAt(r.key, word);
-    uint64_t made = 0;
-    for (int lane = 0; lane < 2; ++lane) {
-      const uint64_t index = (h >> (32 * lane)) & ((1 << kNormalBits) - 1);
-      const float value = normals[index] * static_cast<float>(spread);
-      made |= static_cast<uint64_t>(std::bit_cast<uint32_t>(value)) << (32 * lane);
-    }
-    return made;
-  });
-}
-
-void FillE4m3(const Range& r, float spread) {
-  const std::array<float, 256> normals = NormalQuantiles<256>();
-  std::array<uint8_t, 256> codes;
-  for (size_t i = 0; i < codes.size(); ++i) codes[i] = ToE4m3(normals[i] * spread).bits;
-  FillWords(r.data, r.begin, r.end, [&](int64_t word) {
-    const uint64_t h = HashAt(r.key, word);
-    uint64_t made = 0;
-    for (int lane = 0; lane < 8; ++lane) {
-      made |= static_cast<uint64_t>(codes[(h >> (8 * lane)) & 255]) << (8 * lane);
-    }
-    return made;
-  });
-}
-
-void FillScales(const Range& r, int exponent) {
-  const auto high = static_cast<uint64_t>(std::clamp(127 + exponent, 2, 254));
-  FillWords(r.data, r.begin, r.end, [&](int64_t word) {
-    constexpr uint64_t kEachByte = 0x0101010101010101ull;
-    return kEachByte * high - (HashAt(r.key, word) & kEachByte);
-  });
-}
-
-template <typename T>
-void FillConstant(const Range& r, T value) {
-  for (int64_t at = r.begin; at < r.end; at += static_cast<int64_t>(sizeof(T))) {
-    std::memcpy(r.data + at, &value, sizeof(T));
-  }
-}
-
-void FillExpertIds(const Range& r, int64_t picks, int64_t experts) {
-  const int64_t row_bytes = picks * SizeOf(DType::kI64);
+void FillExpertIds(const FillRule& rule, std::byte* data, int64_t begin, int64_t end) {
+  const int64_t picks = rule.picks, row_bytes = picks * SizeOf(DType::kI64);
   std::vector<int64_t> ids(static_cast<size_t>(picks));
-  for (int64_t row = r.begin / row_bytes; row < r.end / row_bytes; ++row) {
+  for (int64_t row = begin / row_bytes; row < end / row_bytes; ++row) {
     for (int64_t i = 0; i < picks; ++i) {
-      auto id =
-          static_cast<int64_t>(HashAt(r.key, row * picks + i) % static_cast<uint64_t>(experts));
+      auto id = static_cast<int64_t>(HashAt(rule.key, row * picks + i) %
+                                     static_cast<uint64_t>(rule.experts));
       while (std::find(ids.begin(), ids.begin() + i, id) != ids.begin() + i) {
-        id = (id + 1) % experts;
+        id = (id + 1) % rule.experts;
       }
       ids[static_cast<size_t>(i)] = id;
     }
-    std::memcpy(r.data + row * row_bytes, ids.data(), static_cast<size_t>(row_bytes));
+    std::memcpy(data + row * row_bytes, ids.data(), static_cast<size_t>(row_bytes));
   }
 }
 
-void FillRange(const TensorSpec& spec, const Range& r, const ModelConfig& config) {
-  const bool packed = spec.row->storage == StoredAs::kExpert && config.experts_fp4;
-  const Fill fill = spec.row->fill;
-  if (fill == Fill::kZeros) return;  // fresh memory is zero
-  if (fill == Fill::kExpertIds) return FillExpertIds(r, config.picks, config.experts);
-  if (fill == Fill::kOnes) {
-    return spec.dtype == DType::kF32 ? FillConstant(r, 1.0f) : FillConstant(r, ToBf16(1.0f));
-  }
-  switch (spec.dtype) {
-    case DType::kBf16:
-      return FillNormalBf16(r, Spread(spec));
-    case DType::kF32:
-      return FillNormalF32(r, Spread(spec));
-    case DType::kE4m3:
-      return FillE4m3(r, SplitFp8(spec.cols).code_spread);
-    case DType::kE8m0:
-      return FillScales(r, (packed ? SplitMxfp4(spec.cols) : SplitFp8(spec.cols)).exponent);
-    case DType::kI8:
-      return FillWords(r.data, r.begin, r.end, [&](int64_t w) { return HashAt(r.key, w); });
-    default:
-      SC_CHECK(false);
+// Bytes [begin, end) of the tensor that begins at `data`.
+void FillRange(const FillRule& rule, std::byte* data, int64_t begin, int64_t end) {
+  switch (rule.kind) {
+    case FillRule::Kind::kRepeat:
+      if (rule.word == 0) return;  // fresh memory is zero
+      return FillWords(data, begin, end, [&](int64_t) { return rule.word; });
+    case FillRule::Kind::kHash:
+      return FillWords(data, begin, end, [&](int64_t w) { return HashAt(rule.key, w); });
+    case FillRule::Kind::kScales:
+      return FillWords(data, begin, end,
+                       [&](int64_t w) { return rule.word - (HashAt(rule.key, w) & kEachByte); });
+    case FillRule::Kind::kTable:
+      return (rule.width == 1   ? FillFromTable<1>
+              : rule.width == 2 ? FillFromTable<2>
+                                : FillFromTable<4>)(rule, data, begin, end);
+    case FillRule::Kind::kExpertIds:
+      return FillExpertIds(rule, data, begin, end);
   }
 }
 
@@ -242,32 +267,48 @@ Plan MakePlan(const ModelConfig& config, bool with_mtp) {
 
 Result<Checkpoint> Checkpoint::Dummy(const ModelConfig& config, bool with_mtp, uint64_t seed,
                                      const Progress& progress) {
-  Checkpoint checkpoint;
-  checkpoint.has_mtp_ = with_mtp && config.mtp_layers > 0;
-  checkpoint.origin_ = fmt::format("dummy weights of seed {}", seed);
-  // Counted before anything is listed: the list of an absurd model would not fit either.
-  const TensorTotals totals = CountTensors(config, checkpoint.has_mtp_);
-  SC_RETURN_IF_ERROR(PageMemory::Allocate(totals.bytes, "the weights").status());
+  SC_ASSIGN_OR_RETURN(Checkpoint checkpoint, MakeDummy(config, with_mtp, seed, [](int64_t bytes) {
+                        return PageMemory::Allocate(bytes, "the weights");
+                      }));
   const Plan plan = MakePlan(config, checkpoint.has_mtp_);
-  SC_ASSIGN_OR_RETURN(checkpoint.memory_, PageMemory::Allocate(plan.bytes, "the weights"));
   std::byte* const base = checkpoint.memory_.data();
-
-  Tally tally(progress, totals.bytes);
+  Tally tally(progress, checkpoint.bytes_);
   ThreadPool pool(0);
   pool.For(static_cast<int64_t>(plan.jobs.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const Job& job = plan.jobs[static_cast<size_t>(i)];
-      const TensorSpec& spec = plan.specs[job.tensor];
-      const Range range = {base + plan.offsets[job.tensor], job.begin, job.end,
-                           KeyOf(seed, spec.name)};
-      FillRange(spec, range, config);
+      const FillRule& rule = checkpoint.made_up_.at(base + plan.offsets[job.tensor]).rule;
+      FillRange(rule, base + plan.offsets[job.tensor], job.begin, job.end);
       tally.Add(job.end - job.begin);
     }
   });
+  checkpoint.made_up_.clear();
+  return checkpoint;
+}
+
+Result<Checkpoint> Checkpoint::DummyOnDemand(const ModelConfig& config, bool with_mtp,
+                                             uint64_t seed) {
+  return MakeDummy(config, with_mtp, seed,
+                   [](int64_t bytes) { return PageMemory::Reserve(bytes, "the weights"); });
+}
+
+Result<Checkpoint> Checkpoint::MakeDummy(
+    const ModelConfig& config, bool with_mtp, uint64_t seed,
+    const std::function<Result<PageMemory>(int64_t)>& allocate) {
+  Checkpoint checkpoint;
+  checkpoint.has_mtp_ = with_mtp && config.mtp_layers > 0;
+  checkpoint.origin_ = fmt::format("dummy weights of seed {}", seed);
+  // Counted before anything is listed: the list of an absurd model would not fit either.
+  SC_RETURN_IF_ERROR(allocate(CountTensors(config, checkpoint.has_mtp_).bytes).status());
+  const Plan plan = MakePlan(config, checkpoint.has_mtp_);
+  SC_ASSIGN_OR_RETURN(checkpoint.memory_, allocate(plan.bytes));
+  RuleMaker rules(config, seed);
   checkpoint.tensors_.reserve(plan.specs.size());
   for (size_t i = 0; i < plan.specs.size(); ++i) {
     const TensorSpec& spec = plan.specs[i];
-    checkpoint.Add(spec.name, {spec.dtype, spec.shape, base + plan.offsets[i], spec.bytes});
+    const std::byte* const data = checkpoint.memory_.data() + plan.offsets[i];
+    checkpoint.Add(spec.name, {spec.dtype, spec.shape, data, spec.bytes});
+    checkpoint.made_up_.emplace(data, MadeUp{rules.Make(spec), spec.bytes});
   }
   return checkpoint;
 }

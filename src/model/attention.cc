@@ -6,6 +6,7 @@
 #include "kernels/index_query/op.h"
 #include "kernels/index_topk/op.h"
 #include "kernels/linear/op.h"
+#include "kernels/linears/op.h"
 #include "kernels/query_rope/op.h"
 #include "kernels/rms_norm/op.h"
 #include "kernels/sparse_attention/op.h"
@@ -21,67 +22,81 @@ View<const float, 2> Rows(const Act<2>& a) {
 
 // Everything that reads x: the low-rank query, the window key, compressor rows, index head weights.
 void FirstProjections(Context& k, const AttentionWeights& w, Activations& s) {
-  Linear(k, {s.x, w.wq_a, true, s.q_low});
-  Linear(k, {s.x, w.wkv, true, s.kv});
+  LinearsArgs a;
+  a.x = s.x;
+  a.Add(w.wq_a, true, s.q_low);
+  a.Add(w.wkv, true, s.kv);
   if (w.ratio != 0) {
-    Linear(k, {s.x, w.compressor.keys, false, s.keys});
-    Linear(k, {s.x, w.compressor.gates, false, s.gates});
+    a.Add(w.compressor.keys, false, s.keys);
+    a.Add(w.compressor.gates, false, s.gates);
   }
   if (w.ratio == 4) {
-    Linear(k, {s.x, w.index_compressor.keys, false, s.index_keys});
-    Linear(k, {s.x, w.index_compressor.gates, false, s.index_gates});
-    Linear(k, {s.x, w.index_weights, false, s.index_weights});
+    a.Add(w.index_compressor.keys, false, s.index_keys);
+    a.Add(w.index_compressor.gates, false, s.index_gates);
+    a.Add(w.index_weights, false, s.index_weights);
+  }
+  Linears(k, a);
+}
+
+// The step's keys. They stand ahead of the queries' large matrices, which a device loads meanwhile.
+void StoreKeys(Context& k, const ModelConfig& c, const AttentionWeights& w, const Batch& b,
+               const LayerCache& cache, Activations& s) {
+  const auto eps = static_cast<float>(c.norm_eps);
+  WindowInsert(k, {s.kv, w.kv_norm, w.frequencies, eps, b, cache.window});
+  if (w.ratio != 0) {
+    Compress(k, {Rows(s.keys), Rows(s.gates), w.compressor.ape, w.compressor.norm, w.frequencies,
+                 eps, w.ratio, b, cache.state, cache.compressed});
+  }
+  if (w.ratio == 4) {
+    const CompressorWeights& ic = w.index_compressor;
+    Compress(k, {Rows(s.index_keys), Rows(s.index_gates), ic.ape, ic.norm, w.frequencies, eps,
+                 w.ratio, b, cache.index_state, cache.index});
   }
 }
 
-void QueryAndWindow(Context& k, const ModelConfig& c, const AttentionWeights& w, const Batch& b,
-                    const LayerCache& cache, Activations& s) {
+// Queries, and with ratio 4 the picks of the index's queries.
+void Queries(Context& k, const ModelConfig& c, const AttentionWeights& w, const Batch& b,
+             const LayerCache& cache, Activations& s) {
   const auto eps = static_cast<float>(c.norm_eps);
   const int64_t tokens = b.tokens();
   RmsNorm(k, {s.q_low, w.q_norm, eps, s.q_low});
-  Linear(k, {s.q_low, w.wq_b, true, s.q});
+  LinearsArgs a;
+  a.x = s.q_low;
+  a.Add(w.wq_b, true, s.q);
+  if (w.ratio == 4) a.Add(w.index_wq_b, true, s.index_q);
+  Linears(k, a);
   QueryRope(k, {s.q.Reshape<3>({tokens, c.heads, c.head_dim}), b.positions, w.frequencies, eps});
-  WindowInsert(k, {s.kv, w.kv_norm, w.frequencies, eps, b, cache.window});
-}
-
-void CompressAndIndex(Context& k, const ModelConfig& c, const AttentionWeights& w, const Batch& b,
-                      const LayerCache& cache, Activations& s) {
-  const auto eps = static_cast<float>(c.norm_eps);
-  Compress(k, {Rows(s.keys), Rows(s.gates), w.compressor.ape, w.compressor.norm, w.frequencies, eps,
-               w.ratio, b, cache.state, cache.compressed});
   if (w.ratio != 4) return;
-  const CompressorWeights& ic = w.index_compressor;
-  Compress(k, {Rows(s.index_keys), Rows(s.index_gates), ic.ape, ic.norm, w.frequencies, eps,
-               w.ratio, b, cache.index_state, cache.index});
-  const auto index_q = s.index_q.Reshape<3>({b.tokens(), c.index_heads, c.index_dim});
-  Linear(k, {s.q_low, w.index_wq_b, true, s.index_q});
+  const auto index_q = s.index_q.Reshape<3>({tokens, c.index_heads, c.index_dim});
   IndexQuery(k, {index_q, b.positions, w.frequencies});
   IndexTopk(k, {index_q, s.index_weights, w.ratio, b, cache.index, s.index_picks, s.index_margin});
 }
 
-void OutputProjection(Context& k, const ModelConfig& c, const AttentionWeights& w, Activations& s) {
+void OutputProjection(Context& k, Communicator& comm, const ModelConfig& c,
+                      const AttentionWeights& w, Activations& s) {
   const int64_t tokens = s.x.shape[0];
   GroupedLinear(k, {s.o.Reshape<3>({tokens, c.o_groups, c.heads_per_group() * c.head_dim}), w.wo_a,
                     w.quantise_o, s.z.Reshape<3>({tokens, c.o_groups, c.o_rank})});
   Linear(k, {s.z, w.wo_b, true, s.y});
+  comm.AllReduce(k, s.y);
 }
 
 }  // namespace
 
-void Attention(Context& k, const ModelConfig& c, const AttentionWeights& w, const Batch& b,
-               const LayerCache& cache, Activations& s) {
+void Attention(Context& k, Communicator& comm, const ModelConfig& c, const AttentionWeights& w,
+               const Batch& b, const LayerCache& cache, Activations& s) {
   const int64_t tokens = b.tokens();
   Scratch::SetRatio(c, w.ratio, s);
   FirstProjections(k, w, s);
-  QueryAndWindow(k, c, w, b, cache, s);
-  if (w.ratio != 0) CompressAndIndex(k, c, w, b, cache, s);
+  StoreKeys(k, c, w, b, cache, s);
+  Queries(k, c, w, b, cache, s);
   const View<const int32_t, 2> picks =
       w.ratio == 4 ? View<const int32_t, 2>(s.index_picks) : View<const int32_t, 2>();
   const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim)));
   SparseAttention(k, {s.q.Reshape<3>({tokens, c.heads, c.head_dim}), cache.window, c.window,
                       cache.compressed, w.ratio, picks, w.sink, scale, w.frequencies, b,
                       s.o.Reshape<3>({tokens, c.heads, c.head_dim})});
-  OutputProjection(k, c, w, s);
+  OutputProjection(k, comm, c, w, s);
 }
 
 }  // namespace seacliff

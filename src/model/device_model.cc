@@ -113,25 +113,28 @@ class DeviceBatch {
 
 class DeviceModel : public Model {
  public:
-  DeviceModel(const ModelOptions& options, ModelConfig config, Checkpoint checkpoint, Rows rows,
-              std::unique_ptr<Device> device)
-      : config_(std::move(config)),
-        checkpoint_(std::move(checkpoint)),
+  DeviceModel(const ModelOptions& options, RankParts parts, std::unique_ptr<Device> device)
+      : config_(std::move(parts.config)),
+        part_(std::move(parts.part)),
+        checkpoint_(std::move(parts.checkpoint)),
         device_(std::move(device)),
+        comm_(parts.comm),
         context_(1),
         frequencies_{RopeFrequencies(config_, 0), RopeFrequencies(config_, 4)},
-        weights_(BindWeights(checkpoint_, config_, frequencies_, options.fp8_output_projection)) {
+        weights_(BindWeights(checkpoint_, config_, frequencies_, options.fp8_output_projection,
+                             SliceOf(comm_))) {
     context_.set_device(device_.get());
-    context_.rows() = std::move(rows);
+    context_.rows() = std::move(parts.rows);
   }
 
   Status Load(const ModelOptions& options, const LoadProgress& progress) {
-    SC_ASSIGN_OR_RETURN(uploaded_, DeviceWeights::Upload(weights_, *device_, progress));
+    SC_ASSIGN_OR_RETURN(uploaded_,
+                        DeviceWeights::Upload(weights_, checkpoint_, *device_, progress));
     const auto named = [this](const char* what) {
       return [this, what](int64_t bytes) { return device_->Allocate(bytes, what); };
     };
     device_->Workspace(options.workspace);
-    scratch_ = std::make_unique<Scratch>(config_, DType::kBf16, options.max_tokens,
+    scratch_ = std::make_unique<Scratch>(part_, DType::kBf16, options.max_tokens,
                                          named("the activations"));
     head_rows_ = device_->Allocate(options.max_tokens * config_.dim * SizeOf(DType::kBf16),
                                    "the activations");
@@ -154,7 +157,7 @@ class DeviceModel : public Model {
   const ModelConfig& config() const override { return config_; }
   Context& context() override { return context_; }
 
-  Status Forward(const Batch& batch, const ForwardTrace* trace) override {
+  Status Prepare(const Batch& batch, const ForwardTrace* trace) override {
     SC_CHECK(batch.tokens() <= scratch_->max_tokens());
     if (trace != nullptr && trace->expert_margin) {
       return InvalidArgument("margins are told by the reference rows: --device cpu");
@@ -162,11 +165,28 @@ class DeviceModel : public Model {
     // The step before must be done: its numbers' staging memory is used again.
     SC_RETURN_IF_ERROR(device_->Synchronize());
     logit_rows_ = batch.logit_rows.shape[0];
-    if (trace == nullptr && context_.profile() == nullptr && IsDecode(batch)) return Decode(batch);
-    SC_ASSIGN_OR_RETURN(const Batch b, Upload(batch, batch.seqs(), batch.window_pages.shape[1]));
-    Launch(b, trace);
+    graph_ = nullptr;
+    if (trace == nullptr && context_.profile() == nullptr && IsDecode(batch)) {
+      SC_RETURN_IF_ERROR(PrepareDecode(batch));
+    } else {
+      SC_RETURN_IF_ERROR(Upload(batch, batch.seqs(), batch.window_pages.shape[1]).status());
+    }
+    prepared_ = true;
+    return OkStatus();
+  }
+
+  Status Forward(const Batch& batch, const ForwardTrace* trace) override {
+    if (!prepared_) SC_RETURN_IF_ERROR(Prepare(batch, trace));
+    prepared_ = false;
+    if (graph_ != nullptr) {
+      device_->Run(*graph_);
+    } else {
+      Launch(last_, trace);
+    }
     return TakeError();
   }
+
+  bool runs_ahead() const override { return true; }
 
   void CopyRows(std::span<const RowCopy> copies) override {
     // The spare slot lies between the slots and the snapshots.
@@ -187,11 +207,15 @@ class DeviceModel : public Model {
                     next_ids.size() * static_cast<int64_t>(sizeof(int32_t)));
     const MtpWeights& w = weights_.mtp.front();
     Activations s = scratch_->For(b.tokens());
-    JoinNext(context_, config_, weights_.embed, w,
+    JoinNext(context_, comm_, part_, weights_,
              {static_cast<const int32_t*>(next_ids_.data()), next_ids.shape}, s, normed_.data());
-    Block(context_, config_, w.layer, b, cache_->layer(config_.layers), true, s);
-    Head(context_, config_, b, w.hc_head, w.norm, weights_.head, s, head_rows_.data(),
-         static_cast<float*>(logits_.data()));
+    Block(context_, comm_, part_, w.layer, b, cache_->layer(config_.layers), true, s);
+    Head(context_, comm_, part_, b, w.hc_head, w.norm, weights_.head, s, head_rows_.data(), room());
+    return TakeError();
+  }
+
+  Status PrepareTiming() override {
+    timed_ = device_->Record([&] { Launch(last_, nullptr); });
     return TakeError();
   }
 
@@ -202,6 +226,7 @@ class DeviceModel : public Model {
     Launch(last_, nullptr);
     context_.set_wanted(wanted);
     SC_RETURN_IF_ERROR(device_->Synchronize());
+    if (comm_.size() > 1) return TimeTogether();
     SC_ASSIGN_OR_RETURN(const CallTiming timing,
                         TimeCalls(*device_, 1, [this](int64_t) { Launch(last_, nullptr); }));
     SC_RETURN_IF_ERROR(TakeError());
@@ -233,11 +258,19 @@ class DeviceModel : public Model {
   }
 
   void ReserveLogits(int64_t rows) {
-    const int64_t bytes = rows * config_.vocab_size * static_cast<int64_t>(sizeof(float));
-    if (bytes <= logits_.bytes()) return;
-    logits_ = Buffer();
-    logits_ = device_->Allocate(bytes, "the logits");
-    DropGraphs();
+    const auto reserve = [&](Buffer& buffer, int64_t vocab) {
+      const int64_t bytes = rows * vocab * static_cast<int64_t>(sizeof(float));
+      if (bytes <= buffer.bytes()) return;
+      buffer = Buffer();
+      buffer = device_->Allocate(bytes, "the logits");
+      DropGraphs();
+    };
+    if (comm_.rank() == 0) reserve(logits_, config_.vocab_size);
+    if (comm_.size() > 1) reserve(part_logits_, part_.vocab_size);
+  }
+  LogitsRoom room() const {
+    auto* const all = static_cast<float*>(logits_.data());
+    return {comm_.size() == 1 ? all : static_cast<float*>(part_logits_.data()), all};
   }
 
   // What they read or write lies elsewhere now. Their shapes have run, so they are recorded anew
@@ -248,64 +281,76 @@ class DeviceModel : public Model {
 
   // The first step of a shape runs as it is, which loads kernels and makes the workspace as large
   // as it must be; the second one is recorded.
-  Status Decode(const Batch& batch) {
+  Status PrepareDecode(const Batch& batch) {
     const int64_t seqs = std::min(PaddedSeqs(batch.seqs()), scratch_->max_tokens());
     const Shape shape(seqs, PaddedWidth(batch.window_pages.shape[1]));
-    SC_ASSIGN_OR_RETURN(const Batch b, Upload(batch, shape.first, shape.second));
+    SC_RETURN_IF_ERROR(Upload(batch, shape.first, shape.second).status());
     const auto [place, first] = graphs_.try_emplace(shape);
-    if (first) {
-      Launch(b, nullptr);
-      return TakeError();
-    }
+    if (first) return OkStatus();
     if (workspace_moves_ != device_->workspace_moves()) DropGraphs();
     workspace_moves_ = device_->workspace_moves();
     std::unique_ptr<DeviceGraph>& graph = place->second;
     if (graph == nullptr) {
-      graph = device_->Record([&] { Launch(b, nullptr); });
+      graph = device_->Record([&] { Launch(last_, nullptr); });
       const Status error = TakeError();
       if (!error.ok()) graph.reset();
       SC_RETURN_IF_ERROR(error);
     }
-    device_->Run(*graph);
-    return TakeError();
+    graph_ = graph.get();
+    return OkStatus();
+  }
+
+  // What was recorded, as often on every rank.
+  Result<double> TimeTogether() {
+    constexpr int kWarmUps = 10, kRuns = 41;
+    std::vector<double> times;
+    for (int i = 0; i < kWarmUps + kRuns; ++i) {
+      const double us = device_->Time([&] { device_->Run(*timed_); });
+      if (i >= kWarmUps) times.push_back(us);
+    }
+    SC_RETURN_IF_ERROR(TakeError());
+    return Median(times);
   }
 
   void Launch(const Batch& b, const ForwardTrace* trace) {
     Activations s = scratch_->For(b.tokens());
-    Trunk(context_, config_, weights_, b, *cache_, trace, s);
-    Head(context_, config_, b, weights_.hc_head, weights_.norm, weights_.head, s, head_rows_.data(),
-         static_cast<float*>(logits_.data()));
+    Trunk(context_, comm_, part_, weights_, b, *cache_, trace, s);
+    Head(context_, comm_, part_, b, weights_.hc_head, weights_.norm, weights_.head, s,
+         head_rows_.data(), room());
   }
 
-  ModelConfig config_;
+  ModelConfig config_, part_;  // of the model and of the rank
   Checkpoint checkpoint_;
   std::unique_ptr<Device> device_;
+  Communicator& comm_;
   Context context_;
   std::vector<float> frequencies_[2];
   ModelWeights weights_;
   DeviceWeights uploaded_;
   std::unique_ptr<Scratch> scratch_;
   std::unique_ptr<CacheStore> cache_;
-  Buffer head_rows_;  // [rows, dim]
-  Buffer logits_;     // [rows, vocab]
-  Buffer normed_;     // [tokens, streams, dim]: MTP's
-  Buffer next_ids_;   // [tokens]: MTP's
+  Buffer head_rows_;    // [rows, dim]
+  Buffer logits_;       // [rows, vocab], on rank 0
+  Buffer part_logits_;  // [rows, part of the vocabulary], of several ranks
+  Buffer normed_;       // [tokens, streams, dim]: MTP's
+  Buffer next_ids_;     // [tokens]: MTP's
   int64_t logit_rows_ = 0;
   Spare spare_;
   DeviceBatch numbers_;
   Batch last_;                                            // in numbers_
   std::map<Shape, std::unique_ptr<DeviceGraph>> graphs_;  // null: to be recorded
-  int64_t workspace_moves_ = 0;                           // when they were recorded
+  const DeviceGraph* graph_ = nullptr;                    // that the prepared step runs as
+  bool prepared_ = false;
+  std::unique_ptr<DeviceGraph> timed_;
+  int64_t workspace_moves_ = 0;  // when they were recorded
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Model>> LoadDeviceModel(const ModelOptions& options, ModelConfig config,
-                                               Checkpoint checkpoint, Rows rows,
+Result<std::unique_ptr<Model>> LoadDeviceModel(const ModelOptions& options, RankParts parts,
                                                std::unique_ptr<Device> device,
                                                const LoadProgress& progress) {
-  auto model = std::make_unique<DeviceModel>(options, std::move(config), std::move(checkpoint),
-                                             std::move(rows), std::move(device));
+  auto model = std::make_unique<DeviceModel>(options, std::move(parts), std::move(device));
   SC_RETURN_IF_ERROR(model->Load(options, progress));
   return std::unique_ptr<Model>(std::move(model));
 }

@@ -4,15 +4,13 @@
 
 #include <memory>
 
-#include "checkpoint/checkpoint.h"
 #include "kernels/device.h"
-#include "model/model.h"
+#include "model/rank.h"
 #include "seacliff/progress.h"
 
 namespace seacliff {
 
-Result<std::unique_ptr<Model>> LoadDeviceModel(const ModelOptions& options, ModelConfig config,
-                                               Checkpoint checkpoint, Rows rows,
+Result<std::unique_ptr<Model>> LoadDeviceModel(const ModelOptions& options, RankParts parts,
                                                std::unique_ptr<Device> device,
                                                const LoadProgress& progress);
 

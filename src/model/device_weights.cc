@@ -1,15 +1,30 @@
-// The walk over all weights, twice: once for their sizes, once to copy them.
+// The walk over all weights, twice: once for their sizes, once for their places; then they are read
+// from the checkpoint's files, or made on the device.
 #include "model/device_weights.h"
 
+#include <algorithm>
+#include <atomic>
+#include <cstring>
 #include <functional>
+#include <vector>
 
+#include "base/log.h"
 #include "base/pages.h"
+#include "base/threads.h"
+#include "kernels/common/make_up.h"
 
 namespace seacliff {
 namespace {
 
-// Gives the place of `bytes` of host memory on the device.
-using Place = std::function<const void*(const void* host, int64_t bytes)>;
+// Rows of host memory, `pitch` bytes from one to the next.
+struct HostRows {
+  const void* data;
+  int64_t rows, bytes, pitch;
+  int64_t size() const { return rows * bytes; }
+};
+
+// Gives the place of host memory on the device, where it has no gaps.
+using Place = std::function<const void*(const HostRows& host)>;
 
 // Puts every array of the weights into its place.
 struct Placer {
@@ -17,51 +32,179 @@ struct Placer {
 
   void operator()(Matrix& m) const {
     if (!m) return;
-    const int64_t scale_rows = m.format == WeightFormat::kFp8 ? (m.rows + 127) / 128 : m.rows;
-    m.scales = Put(m.scales, scale_rows * m.scale_cols());
-    m.data = Put(m.data, m.rows * m.row_bytes());
+    m.scales = Put(m.scales, m.scale_rows(), m.scale_cols(), m.scale_pitch);
+    const void* const data = Put(m.data, m.rows, m.row_bytes(), m.pitch);
+    if (data == m.data) return;  // counted alone
+    m.data = data;
+    m.pitch = m.scale_pitch = 0;
   }
   template <typename T, int N>
   void operator()(View<const T, N>& v) const {
-    v.data = Put(v.data, v.size() * static_cast<int64_t>(sizeof(T)));
+    v.data = Put(v.data, 1, v.size() * static_cast<int64_t>(sizeof(T)), 0);
   }
 
  private:
   template <typename T>
-  T* Put(T* data, int64_t bytes) const {
-    return data == nullptr ? nullptr : static_cast<T*>(place(data, bytes));
+  T* Put(T* data, int64_t rows, int64_t bytes, int64_t pitch) const {
+    if (data == nullptr) return nullptr;
+    return static_cast<T*>(place({data, rows, bytes, pitch == 0 ? bytes : pitch}));
   }
+};
+
+// Brings host memory to the device through pinned buffers: threads fill some while others are on
+// their way.
+class Stream {
+ public:
+  Stream(const Checkpoint& checkpoint, Device& device, std::byte* base,
+         const LoadProgress& progress, int64_t total)
+      : checkpoint_(checkpoint), device_(device), base_(base), progress_(progress), total_(total) {}
+
+  // Puts it `at` bytes from the base, in ascending order. Nothing moves before Run.
+  void Add(const HostRows& host, int64_t at) {
+    const bool gaps = host.pitch != host.bytes;
+    // Without gaps rows do not matter.
+    const HostRows all = gaps ? host : HostRows{host.data, host.size(), 1, 1};
+    const int64_t step = std::max<int64_t>(kBuffer / all.bytes, 1);
+    for (int64_t row = 0; row < all.rows; row += step) {
+      const HostRows piece = {static_cast<const std::byte*>(all.data) + row * all.pitch,
+                              std::min(step, all.rows - row), all.bytes, all.pitch};
+      AddPiece({piece, at + row * all.bytes});
+    }
+  }
+  // What is there without a copy.
+  void Skip(int64_t bytes) { done_ += bytes; }
+
+  // kInvalidArgument if the file cannot be read.
+  Status Run() {
+    const auto loads = static_cast<int64_t>(loads_.size());
+    if (loads == 0) return OkStatus();
+    const int64_t at_once = std::min(loads, kAtOnce);
+    int64_t buffer = 0;
+    for (const Load& load : loads_) buffer = std::max(buffer, load.end - load.begin);
+    Buffer halves[2];
+    for (Buffer& half : halves) half = device_.AllocatePinned(at_once * buffer);
+    SC_RETURN_IF_ERROR(device_.TakeError());
+    SC_LOG_DEBUG("weights go to GPU {} through {} MiB of host memory", device_.gpu().index,
+                 2 * at_once * buffer >> 20);
+    ThreadPool pool(0);
+    std::atomic<const void*> failed{nullptr};
+    for (int64_t first = 0, half = 0; first < loads; first += at_once, half ^= 1) {
+      const int64_t count = std::min(at_once, loads - first);
+      auto* const buffers = static_cast<std::byte*>(halves[half].data());
+      pool.For(count, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const void* bad = Fill(loads_[static_cast<size_t>(first + i)], buffers + i * buffer);
+          if (bad != nullptr) failed = bad;
+        }
+      });
+      // The other half has arrived before it is filled again.
+      SC_RETURN_IF_ERROR(device_.Synchronize());
+      if (failed != nullptr) return checkpoint_.ReadError(failed);
+      for (int64_t i = 0; i < count; ++i) {
+        const Load& load = loads_[static_cast<size_t>(first + i)];
+        device_.UploadLater(base_ + load.begin, buffers + i * buffer, load.end - load.begin);
+        done_ += load.bytes;
+      }
+      if (progress_) progress_("copying", done_, total_);
+    }
+    return device_.Synchronize();
+  }
+
+ private:
+  static constexpr int64_t kBuffer = int64_t{8} << 20, kAtOnce = 8;
+
+  struct Piece {
+    HostRows from;
+    int64_t at;
+  };
+  // Pieces that lie together on the device, which one copy brings there.
+  struct Load {
+    int64_t begin, end, bytes;  // on the device; of the pieces
+    size_t first, last;         // pieces
+  };
+
+  void AddPiece(const Piece& piece) {
+    const int64_t end = piece.at + piece.from.size();
+    constexpr int64_t kMostGap = 256;  // between arrays
+    if (loads_.empty() || end - loads_.back().begin > kBuffer ||
+        piece.at - loads_.back().end >= kMostGap) {
+      loads_.push_back({piece.at, piece.at, 0, pieces_.size(), pieces_.size()});
+    }
+    pieces_.push_back(piece);
+    Load& load = loads_.back();
+    load.end = end;
+    load.bytes += piece.from.size();
+    load.last = pieces_.size();
+  }
+
+  // Returns what cannot be read, else null.
+  const void* Fill(const Load& load, std::byte* buffer) const {
+    for (size_t i = load.first; i < load.last; ++i) {
+      const auto& [from, at] = pieces_[i];
+      const int64_t span = (from.rows - 1) * from.pitch + from.bytes;
+      if (!ReadPages(from.data, span)) return from.data;
+      std::byte* const to = buffer + (at - load.begin);
+      if (from.pitch == from.bytes) {
+        std::memcpy(to, from.data, static_cast<size_t>(span));
+      } else {
+        for (int64_t r = 0; r < from.rows; ++r) {
+          std::memcpy(to + r * from.bytes,
+                      static_cast<const std::byte*>(from.data) + r * from.pitch,
+                      static_cast<size_t>(from.bytes));
+        }
+      }
+      ReleasePages(from.data, span);
+    }
+    return nullptr;
+  }
+
+  const Checkpoint& checkpoint_;
+  Device& device_;
+  std::byte* const base_;
+  const LoadProgress& progress_;
+  const int64_t total_;
+  int64_t done_ = 0;
+  std::vector<Piece> pieces_;
+  std::vector<Load> loads_;
 };
 
 }  // namespace
 
 int64_t DeviceWeights::BytesOf(ModelWeights& weights) {
   int64_t total = 0;
-  VisitWeights(weights, Placer{[&](const void* host, int64_t bytes) {
-                 total += Aligned(bytes);
-                 return host;
+  VisitWeights(weights, Placer{[&](const HostRows& host) {
+                 total += Aligned(host.size());
+                 return host.data;
                }});
   return total;
 }
 
-Result<DeviceWeights> DeviceWeights::Upload(ModelWeights& weights, Device& device,
-                                            const LoadProgress& progress) {
+Result<DeviceWeights> DeviceWeights::Upload(ModelWeights& weights, const Checkpoint& checkpoint,
+                                            Device& device, const LoadProgress& progress) {
   const int64_t total = BytesOf(weights);
   DeviceWeights result;
   result.memory_ = device.Allocate(total, "the weights");
   if (result.memory_.data() == nullptr) return device.TakeError();
-  auto* next = static_cast<std::byte*>(result.memory_.data());
-  int64_t done = 0;
-  VisitWeights(weights, Placer{[&](const void* host, int64_t bytes) -> const void* {
-                 std::byte* to = next;
-                 next += Aligned(bytes);
-                 device.Upload(to, host, bytes);
-                 ReleasePages(host, bytes);
-                 done += Aligned(bytes);
-                 if (progress) progress("copying", done, total);
-                 return to;
-               }});
+  Stream stream(checkpoint, device, static_cast<std::byte*>(result.memory_.data()), progress,
+                total);
+  int64_t next = 0;
+  VisitWeights(
+      weights, Placer{[&](const HostRows& host) -> const void* {
+        const int64_t at = next;
+        next += Aligned(host.size());
+        const Checkpoint::MadeUpBytes made_up = checkpoint.FindMadeUp(host.data);
+        std::byte* const to = static_cast<std::byte*>(result.memory_.data()) + at;
+        if (made_up.rule == nullptr) {
+          stream.Add(host, at);
+        } else {
+          MakeUp(device, *made_up.rule, {made_up.begin, host.rows, host.bytes, host.pitch}, to);
+          stream.Skip(host.size());
+        }
+        return to;
+      }});
   SC_RETURN_IF_ERROR(device.Synchronize());
+  SC_RETURN_IF_ERROR(stream.Run());
+  if (progress) progress("copying", total, total);
   return result;
 }
 

@@ -10,10 +10,12 @@ namespace seacliff {
 
 class DeviceWeights {
  public:
-  // Copies every weight to the device, points `weights` at the copies and gives the originals'
-  // memory back one by one. kExhausted, with the number of bytes, if they do not fit.
-  static Result<DeviceWeights> Upload(ModelWeights& weights, Device& device,
-                                      const LoadProgress& progress);
+  // Brings every weight to the device, points `weights` there and gives the originals' memory back
+  // piece by piece. Threads read through 128 MiB of pinned memory; what `checkpoint`, which the
+  // weights are views of, would have to make up is made on the device. kExhausted, with the number
+  // of bytes, if they do not fit; kInvalidArgument if a file cannot be read.
+  static Result<DeviceWeights> Upload(ModelWeights& weights, const Checkpoint& checkpoint,
+                                      Device& device, const LoadProgress& progress);
 
   int64_t bytes() const { return memory_.bytes(); }
 

@@ -33,8 +33,9 @@ class DirectRunner {
   // The MTP layer over the tokens of the last step; next_ids[i] follows token i.
   Status StepMtp(std::span<const int32_t> next_ids, std::vector<float>& logits);
 
-  // The sequence starts anew in the same pages and slot; what they hold stays.
-  void Restart(int64_t seq) { lengths_[static_cast<size_t>(seq)] = 0; }
+  // The sequence goes on behind its first `length` tokens, in the same pages and slot; what they
+  // hold stays. Other than 0, `length` is what it had now or a token less.
+  void Restart(int64_t seq, int64_t length = 0) { lengths_[static_cast<size_t>(seq)] = length; }
 
  private:
   Batch batch() const;

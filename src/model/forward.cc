@@ -62,56 +62,62 @@ void TraceStreams(Context& k, const ForwardTrace& trace, int64_t i, const Activa
 
 }  // namespace
 
-void MixtureOfExperts(Context& k, const ModelConfig& c, const MoeWeights& w, const Batch& b,
-                      Activations& s) {
+void MixtureOfExperts(Context& k, Communicator& comm, const ModelConfig& c, const MoeWeights& w,
+                      const Batch& b, Activations& s) {
   Router(k, {s.x, w.gate, w.bias, w.table, b.ids, static_cast<float>(c.route_scale), s.picks,
              s.weights, s.expert_margin});
   Experts(k,
           {s.x, w.experts, w.shared, s.picks, s.weights, static_cast<float>(c.swiglu_limit), s.y});
+  comm.AllReduce(k, s.y);
 }
 
-void Block(Context& k, const ModelConfig& c, const LayerWeights& w, const Batch& b,
-           const LayerCache& cache, bool first, Activations& s) {
+void Block(Context& k, Communicator& comm, const ModelConfig& c, const LayerWeights& w,
+           const Batch& b, const LayerCache& cache, bool first, Activations& s) {
   Boundary(k, c, w.hc_attn, w.attn_norm, first, s);
-  Attention(k, c, w.attn, b, cache, s);
+  Attention(k, comm, c, w.attn, b, cache, s);
   Boundary(k, c, w.hc_ffn, w.ffn_norm, false, s);
-  MixtureOfExperts(k, c, w.moe, b, s);
+  MixtureOfExperts(k, comm, c, w.moe, b, s);
 }
 
-void Trunk(Context& k, const ModelConfig& c, const ModelWeights& w, const Batch& b,
-           const CacheStore& cache, const ForwardTrace* trace, Activations& s) {
-  Embed(k, {b.ids, w.embed, s.streams});
+void Trunk(Context& k, Communicator& comm, const ModelConfig& c, const ModelWeights& w,
+           const Batch& b, const CacheStore& cache, const ForwardTrace* trace, Activations& s) {
+  Embed(k, {b.ids, w.embed, s.streams, w.first_id});
+  comm.AllReduce(k, s.streams.Reshape<2>({b.tokens() * c.streams, c.dim}));
   for (int64_t i = 0; i < c.layers; ++i) {
     if (trace != nullptr) WantMargins(*trace, i, s);
     const LayerWeights& layer = w.layers[static_cast<size_t>(i)];
     k.set_part(PartOf(layer));
-    Block(k, c, layer, b, cache.layer(i), i == 0, s);
+    Block(k, comm, c, layer, b, cache.layer(i), i == 0, s);
     if (trace != nullptr && trace->layers) TraceStreams(k, *trace, i, s);
   }
   k.set_part("");
 }
 
-void JoinNext(Context& k, const ModelConfig& c, const Matrix& embed, const MtpWeights& w,
+void JoinNext(Context& k, Communicator& comm, const ModelConfig& c, const ModelWeights& w,
               View<const int32_t, 1> next_ids, Activations& s, void* normed) {
   const auto eps = static_cast<float>(c.norm_eps);
+  const MtpWeights& m = w.mtp.front();
   const int64_t tokens = s.x.shape[0];
   const Act<2> next = s.y, streams = s.streams.Reshape<2>({tokens * c.streams, c.dim});
   const Act<2> hidden(normed, s.x.dtype, streams.shape);
-  Embed(k, {next_ids, embed, next.Reshape<3>({tokens, 1, c.dim})});
-  RmsNorm(k, {next, w.enorm, eps, next});
-  Linear(k, {next, w.e_proj, true, s.x});
-  RmsNorm(k, {streams, w.hnorm, eps, hidden});
-  Linear(k, {hidden, w.h_proj, true, streams});
+  Embed(k, {next_ids, w.embed, next.Reshape<3>({tokens, 1, c.dim}), w.first_id});
+  comm.AllReduce(k, next);
+  RmsNorm(k, {next, m.enorm, eps, next});
+  Linear(k, {next, m.e_proj, true, s.x});
+  RmsNorm(k, {streams, m.hnorm, eps, hidden});
+  Linear(k, {hidden, m.h_proj, true, streams});
   MtpJoin(k, {s.x, s.streams});
 }
 
-void Head(Context& k, const ModelConfig& c, const Batch& b, const MhcWeights& hc,
-          const NormWeight& norm, const Matrix& head, Activations& s, void* x, float* logits) {
-  const int64_t rows = b.logit_rows.shape[0];
+void Head(Context& k, Communicator& comm, const ModelConfig& c, const Batch& b,
+          const MhcWeights& hc, const NormWeight& norm, const Matrix& head, Activations& s, void* x,
+          LogitsRoom logits) {
+  const int64_t rows = b.logit_rows.shape[0], all = c.vocab_size * comm.size();
   const Act<2> collapsed(x, s.x.dtype, {rows, c.dim});
   MhcHead(k, {s.y, s.streams, s.mix, hc, norm, static_cast<float>(c.norm_eps),
               static_cast<float>(c.hc_eps), b.logit_rows, collapsed});
-  Linear(k, {collapsed, head, false, Act<2>(logits, DType::kF32, {rows, c.vocab_size})});
+  Linear(k, {collapsed, head, false, Act<2>(logits.part, DType::kF32, {rows, c.vocab_size})});
+  comm.Gather(k, {logits.part, {rows, c.vocab_size}}, {logits.all, {rows, all}});
 }
 
 }  // namespace seacliff

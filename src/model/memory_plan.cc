@@ -21,6 +21,7 @@
 #include "kernels/sparse_attention/op.h"
 #include "model/device_weights.h"
 #include "model/scratch.h"
+#include "model/slice.h"
 #include "model/step_shape.h"
 
 namespace seacliff {
@@ -146,7 +147,9 @@ class Planner {
     const Scratch scratch(config_, dtype_, tokens, counter.allocate());
     plan.activations = counter.bytes() + tokens * config_.dim * SizeOf(dtype_);  // and head rows
     plan.logit_rows = seqs;
-    plan.logits = seqs * vocab_ * static_cast<int64_t>(sizeof(float));
+    // Rank 0's: all of them, and before that those of its own part of the vocabulary.
+    const int64_t own = vocab_ == config_.vocab_size ? 0 : config_.vocab_size;
+    plan.logits = seqs * (vocab_ + own) * static_cast<int64_t>(sizeof(float));
     if (!gpu_) return;
     plan.numbers = StepNumberBytes(tokens, seqs, PaddedWidth(pages), tokens);
     const Workspace workspace = WorkspaceOf(config_, vocab_, tokens, seqs, PaddedWidth(pages));
@@ -202,25 +205,6 @@ void Planner::FillDevice(MemoryPlan& plan, CacheLimits& limits) const {
 
 int64_t MemoryPlan::weight_bytes() const {
   return std::accumulate(weights.begin(), weights.end(), int64_t{0});
-}
-
-Result<ModelConfig> RankConfig(const ModelConfig& config, int64_t ranks) {
-  ModelConfig c = config;
-  const auto cut = [&](const char* field, int64_t unit, int64_t& value) -> Status {
-    if (ranks >= 1 && value % (ranks * unit) == 0) {
-      value /= ranks;
-      return OkStatus();
-    }
-    return InvalidArgument(
-        fmt::format("tensor_parallel_size {}: {} ({}) cannot be cut into {} parts{}", ranks, field,
-                    value, ranks, unit == 1 ? "" : fmt::format(" of whole {}s", unit)));
-  };
-  if (ranks == 1) return c;
-  SC_RETURN_IF_ERROR(cut("num_attention_heads", 1, c.heads));
-  SC_RETURN_IF_ERROR(cut("o_groups", 1, c.o_groups));
-  SC_RETURN_IF_ERROR(cut("moe_intermediate_size", 128, c.inter_dim));
-  SC_RETURN_IF_ERROR(cut("vocab_size", 1, c.vocab_size));
-  return c;
 }
 
 Workspace WorkspaceOf(const ModelConfig& c, int64_t vocab, int64_t tokens, int64_t seqs,

@@ -54,10 +54,6 @@ struct MemoryPlan {
   }
 };
 
-// The part of a model that each of `ranks` GPUs computes, as a config: heads, groups, the experts'
-// inner dim and the vocabulary are cut. kInvalidArgument names what cannot be.
-Result<ModelConfig> RankConfig(const ModelConfig& config, int64_t ranks);
-
 // On a GPU without kv_cache_memory the cache gets what is left of `allowed`, and a max_model_len of
 // 0 becomes the longest that fits; otherwise cache/size.h says how both are chosen. A plan that
 // does not fit is no error. kInvalidArgument names a setting that makes no sense on any machine.

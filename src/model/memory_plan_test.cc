@@ -16,6 +16,7 @@
 #include "model/packing.h"
 #include "model/rope.h"
 #include "model/scratch.h"
+#include "model/slice.h"
 
 namespace seacliff {
 namespace {

@@ -3,7 +3,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <memory>
 #include <utility>
+#include <vector>
 
 #include "base/log.h"
 #include "base/pages.h"
@@ -137,7 +140,7 @@ std::string Advice(const MemoryRequest& request, const MemoryPlan& plan, const c
   if (ranks == 0) return text + "; GPUs of this size do not hold it, however many";
   return text + fmt::format(
                     "; {} GPUs of this size would hold the model "
-                    "(--tensor-parallel-size {}, which only plans so far)",
+                    "(--tensor-parallel-size {})",
                     ranks, ranks);
 }
 
@@ -199,23 +202,42 @@ Status CheckFits(const std::string& device, const MemoryRequest& request, const 
 }
 
 Result<MemoryPlan> PlanLoading(const std::string& device, MemoryRequest request) {
-  Result<std::unique_ptr<Device>> gpu = Unimplemented("");
-  if (device != "cpu" && !request.exact) gpu = OpenDevice(0, {});
-  request.gpu = gpu.ok();
-  request.device_memory = gpu.ok() ? (*gpu)->gpu().memory : HostMemory();
+  std::vector<std::unique_ptr<Device>> gpus;
+  for (int64_t i = 0; device != "cpu" && !request.exact && i < request.ranks; ++i) {
+    auto gpu = OpenDevice(static_cast<int32_t>(i), {});
+    if (!gpu.ok()) break;
+    gpus.push_back(std::move(gpu).value());
+  }
+  request.gpu = !gpus.empty();
+  if (!request.gpu) {
+    // Where a GPU is asked for, Model::Load tells why there is none. What ranks of the host hold
+    // together is little more than one would.
+    request.ranks = 1;
+    request.device_memory = HostMemory();
+    return PlanMemory(request);
+  }
+  if (static_cast<int64_t>(gpus.size()) < request.ranks) {
+    return InvalidArgument(
+        fmt::format("tensor_parallel_size {}: there are {} GPUs", request.ranks, gpus.size()));
+  }
+  request.device_memory = gpus[0]->gpu().memory;
+  for (const auto& gpu : gpus) {
+    request.device_memory = std::min(request.device_memory, gpu->gpu().memory);
+  }
   SC_ASSIGN_OR_RETURN(MemoryPlan plan, PlanMemory(request));
-  if (!gpu.ok()) return plan;  // where a GPU is asked for, Model::Load tells why there is none
-
-  const std::string& name = (*gpu)->gpu().name;
+  const std::string& name = gpus[0]->gpu().name;
   SC_LOG_INFO("{}", SummarizeMemory(name, plan));
   SC_RETURN_IF_ERROR(CheckFits(name, request, plan));
-  const int64_t free = (*gpu)->FreeBytes();
-  if (plan.bytes() <= free) return plan;
-  return Exhausted(
-      fmt::format("{}: {} are needed and {} are free, of {}: the rest is held by the driver and "
-                  "other programs{}",
-                  name, Size(plan.bytes()), Size(free), Size(request.device_memory),
-                  request.pages ? "" : "; lower --gpu-memory-utilization"));
+  for (size_t i = 0; i < gpus.size(); ++i) {
+    const int64_t free = gpus[i]->FreeBytes();
+    if (plan.bytes() <= free) continue;
+    return Exhausted(fmt::format(
+        "{}{}: {} are needed and {} are free, of {}: the rest is held by the driver and other "
+        "programs{}",
+        name, gpus.size() == 1 ? "" : fmt::format(" {}", i), Size(plan.bytes()), Size(free),
+        Size(request.device_memory), request.pages ? "" : "; lower --gpu-memory-utilization"));
+  }
+  return plan;
 }
 
 }  // namespace seacliff

@@ -22,8 +22,9 @@ std::string SummarizeCache(const MemoryPlan& plan);
 Status CheckFits(const std::string& device, const MemoryRequest& request, const MemoryPlan& plan);
 
 // Plans for the machine that a model runs on with this --device, as Model::Load chooses it: sets
-// `gpu` and `device_memory`. On a GPU the plan is logged, and kExhausted if it does not fit or if
-// others hold the memory. On the CPU a model may be larger than the memory: the system pages.
+// `gpu` and `device_memory`, that of the smallest of the ranks' GPUs. On a GPU the plan is logged,
+// and kExhausted if it does not fit or if others hold the memory. On the CPU a model may be larger
+// than the memory: the system pages.
 Result<MemoryPlan> PlanLoading(const std::string& device, MemoryRequest request);
 
 }  // namespace seacliff

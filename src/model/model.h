@@ -37,6 +37,13 @@ struct ModelOptions {
   int64_t window_pages = 0, compressed_pages = 0, slots = 0;
   int64_t snapshots = 0;  // places for rows that sequences are resumed from (cache/plan.h)
   int64_t workspace = 0;  // bytes of it that a device gets at once (model/memory_plan.h)
+  // Ranks that share the model, as many on each of `nodes` hosts. With several of them every host
+  // loads with the same options but for its own number; host 0 listens on `rendezvous`, HOST:PORT.
+  int32_t tensor_parallel_size = 1;
+  int32_t nodes = 1, node_rank = 0;
+  std::string rendezvous;
+  double rank_timeout = 20;  // seconds that a rank may let the others wait in a step
+  std::string nccl_library;  // file of NCCL; empty: libnccl.so.2 where it is installed
 };
 
 // What Forward shows of its inside, for comparison with a reference. Empty views are not filled.
@@ -52,6 +59,9 @@ class Model {
  public:
   static Result<std::unique_ptr<Model>> Load(const ModelOptions& options,
                                              const LoadProgress& progress);
+  // Computes the part of options.node_rank, which is not 0, for node 0, which loads with the same
+  // options: until its model ends (ok) or is gone (kUnavailable).
+  static Status Follow(const ModelOptions& options, const LoadProgress& progress);
   virtual ~Model() = default;
 
   virtual const ModelConfig& config() const = 0;
@@ -63,6 +73,11 @@ class Model {
   // next step). After an error the sequences of the batch have lost their cache content; the model
   // itself stays usable, but for kUnavailable. `trace` may be null.
   virtual Status Forward(const Batch& batch, const ForwardTrace* trace) = 0;
+  // All of Forward that may wait for the device or take memory, but for what it launches: the same
+  // Forward follows. Ranks do this first, so that none of them does it while others compute.
+  virtual Status Prepare(const Batch&, const ForwardTrace*) { return OkStatus(); }
+  // Whether Forward returns before the step is done, so that its caller can work meanwhile.
+  virtual bool runs_ahead() const { return false; }
 
   // Copies compressor rows between slots and snapshots, in this order, before what Forward does
   // next and after what it did last. What goes wrong on a device is told as Forward's errors are.
@@ -75,6 +90,12 @@ class Model {
   // Microseconds of the last step on the device, run again many times as one graph; of those of its
   // calls that the context wants (Context::wanted).
   virtual Result<double> TimeLastStep() = 0;
+  // As Prepare, of TimeLastStep on all ranks together.
+  virtual Status PrepareTiming() { return OkStatus(); }
+
+  // Once the last step's logits have been waited for, or with nothing to do: whether all ranks of
+  // the model did their part of it and are there. kUnavailable if not; no step will succeed then.
+  virtual Status CheckRanks() { return OkStatus(); }
 
   // [logit_rows, vocab_size] of the last step, in the memory that the model runs in; they hold
   // until the next one.

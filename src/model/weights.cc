@@ -10,10 +10,10 @@ namespace {
 
 class Binder {
  public:
-  Binder(const Checkpoint& checkpoint, std::string prefix)
-      : checkpoint_(checkpoint), prefix_(std::move(prefix)) {}
+  Binder(const Checkpoint& checkpoint, std::string prefix, Slice slice)
+      : checkpoint_(checkpoint), prefix_(std::move(prefix)), slice_(slice) {}
 
-  Binder Sub(const std::string& name) const { return {checkpoint_, prefix_ + name}; }
+  Binder Sub(const std::string& name) const { return {checkpoint_, prefix_ + name, slice_}; }
 
   template <typename T, int N>
   View<const T, N> Values(const std::string& name) const {
@@ -51,9 +51,36 @@ class Binder {
     return m;
   }
 
+  // The rank's part of a matrix whose rows are shared out.
+  Matrix Rows(const std::string& name) const {
+    Matrix m = Weight(name);
+    m.rows /= slice_.size;
+    const int64_t begin = slice_.rank * m.rows;
+    m.scales = m.scale_row(begin);
+    m.data = static_cast<const std::byte*>(m.data) + begin * m.row_bytes();
+    return m;
+  }
+  // Of one whose columns are.
+  Matrix Columns(const std::string& name) const {
+    Matrix m = Weight(name);
+    if (slice_.size == 1) return m;
+    m.pitch = m.row_bytes();
+    m.scale_pitch = m.scale_cols();
+    m.cols /= slice_.size;
+    m.data = static_cast<const std::byte*>(m.data) + slice_.rank * m.row_bytes();
+    if (m.scales != nullptr) m.scales += slice_.rank * m.scale_cols();
+    return m;
+  }
+  View<const float, 1> Part(const std::string& name) const {
+    const View<const float, 1> whole = Values<float, 1>(name);
+    const int64_t count = whole.shape[0] / slice_.size;
+    return {whole.data + slice_.rank * count, {count}};
+  }
+
  private:
   const Checkpoint& checkpoint_;
   std::string prefix_;
+  Slice slice_;
 };
 
 MhcWeights BindMhc(const Binder& b, const std::string& name) {
@@ -65,9 +92,7 @@ CompressorWeights BindCompressor(const Binder& b) {
   return {b.Weight("wkv"), b.Weight("wgate"), b.Values<float, 2>("ape"), b.Norm("norm")};
 }
 
-ExpertWeights BindExpert(const Binder& b) {
-  return {b.Weight("w1"), b.Weight("w3"), b.Weight("w2")};
-}
+ExpertWeights BindExpert(const Binder& b) { return {b.Rows("w1"), b.Rows("w3"), b.Columns("w2")}; }
 
 AttentionWeights BindAttention(const Binder& b, int64_t ratio,
                                const std::vector<float> (&frequencies)[2]) {
@@ -76,13 +101,13 @@ AttentionWeights BindAttention(const Binder& b, int64_t ratio,
   w.ratio = ratio;
   w.frequencies = {f.data(), {static_cast<int64_t>(f.size())}};
   w.wq_a = b.Weight("wq_a");
-  w.wq_b = b.Weight("wq_b");
+  w.wq_b = b.Rows("wq_b");
   w.wkv = b.Weight("wkv");
-  w.wo_a = b.Weight("wo_a");
-  w.wo_b = b.Weight("wo_b");
+  w.wo_a = b.Rows("wo_a");
+  w.wo_b = b.Columns("wo_b");
   w.q_norm = b.Norm("q_norm");
   w.kv_norm = b.Norm("kv_norm");
-  w.sink = b.Values<float, 1>("attn_sink");
+  w.sink = b.Part("attn_sink");
   if (ratio != 0) w.compressor = BindCompressor(b.Sub("compressor."));
   if (ratio == 4) {
     w.index_wq_b = b.Weight("indexer.wq_b");
@@ -115,11 +140,12 @@ LayerWeights BindLayer(const Binder& b, const ModelConfig& config, int64_t ratio
 }  // namespace
 
 ModelWeights BindWeights(const Checkpoint& checkpoint, const ModelConfig& config,
-                         const std::vector<float> (&frequencies)[2], bool quantise_o) {
-  const Binder b(checkpoint, "");
+                         const std::vector<float> (&frequencies)[2], bool quantise_o, Slice slice) {
+  const Binder b(checkpoint, "", slice);
   ModelWeights w;
-  w.embed = b.Weight("embed");
-  w.head = b.Weight("head");
+  w.embed = b.Rows("embed");
+  w.head = b.Rows("head");
+  w.first_id = slice.rank * w.embed.rows;
   w.norm = b.Norm("norm");
   w.hc_head = BindMhc(b, "hc_head");
   for (int64_t i = 0; i < config.layers; ++i) {

@@ -56,16 +56,25 @@ struct MtpWeights {
 
 struct ModelWeights {
   Matrix embed, head;
+  int64_t first_id = 0;  // whose row is the first of embed
   NormWeight norm;
   MhcWeights hc_head;
   std::vector<LayerWeights> layers;
   std::vector<MtpWeights> mtp;  // empty, or one
 };
 
+// Which of the equal parts of a model: the rank's, of as many as there are ranks.
+struct Slice {
+  int64_t rank = 0, size = 1;
+};
+
 // Views into `checkpoint`, which must outlive them, as must `frequencies`: [0] for window-only
-// layers, [1] for compressed ones. `quantise_o` is every layer's.
+// layers, [1] for compressed ones. `quantise_o` is every layer's. `config` is the whole model's;
+// RankConfig (model/slice.h) must take it. Of a part of a model, matrices cut by columns have gaps
+// (Matrix::pitch).
 ModelWeights BindWeights(const Checkpoint& checkpoint, const ModelConfig& config,
-                         const std::vector<float> (&frequencies)[2], bool quantise_o = false);
+                         const std::vector<float> (&frequencies)[2], bool quantise_o = false,
+                         Slice slice = {});
 
 // Calls visit(Matrix&) or visit(View<const T, N>&) for everything a model reads, in the order in
 // which a step does.
