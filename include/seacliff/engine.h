@@ -15,6 +15,7 @@
 
 #include "seacliff/progress.h"
 #include "seacliff/status.h"
+#include "seacliff/step_times.h"
 
 namespace seacliff {
 
@@ -46,6 +47,9 @@ struct Request {
   // Of a conversation, for telling why it lost its prefix: numbers of the messages up to this turn
   // and up to the turn that it goes on from; 0: not known.
   uint64_t turn = 0, continues = 0;
+  // Run for what it leaves in the prefix cache: it comes after all others, takes a block of tokens
+  // a step, and is counted neither among the requests nor in what they found cached.
+  bool background = false;
 };
 
 struct TokenLogprob {
@@ -80,10 +84,17 @@ struct EngineOptions {
   std::string repack_cache;                // a file that keeps the packed weights; empty: none
   std::string device = "auto";             // auto | cpu | cuda
   std::string kernels;                     // row choices, "op=row,op=row"
-  int32_t threads = 0;                     // 0: one per core
-  int32_t max_model_len = 0;               // 0: from config.json, at most what the cache holds
+  // Ranks that share the model, as many on each of `nodes` hosts, of which this is number
+  // `node_rank`; host 0 listens on `rendezvous`, HOST:PORT, and has the engine.
+  int32_t tensor_parallel_size = 1, nodes = 1, node_rank = 0;
+  std::string rendezvous;
+  double rank_timeout = 20;   // seconds that a rank may let the others wait in a step
+  std::string nccl_library;   // file of NCCL; empty: libnccl.so.2 where it is installed
+  int32_t threads = 0;        // 0: one per core
+  int32_t max_model_len = 0;  // 0: from config.json, at most what the cache holds
   int32_t max_num_seqs = 16;
   int32_t max_num_batched_tokens = 512;
+  bool prefix_caching = true;
   // Bytes; 0: on a GPU what gpu_memory_utilization leaves for it, on the CPU from max_num_seqs and
   // max_model_len.
   int64_t kv_cache_memory = 0;
@@ -108,16 +119,22 @@ struct EngineStats {
   int32_t running = 0, waiting = 0;
   double cache_usage = 0;  // pages that live requests hold / pages
   int64_t pages = 0;
+  int64_t free_pages = 0;
   int64_t cached_pages = 0;  // that no live request holds, but the prefix cache
   int64_t snapshots = 0;     // places in the prefix cache that a prompt can be resumed at
-  uint64_t steps = 0;
+  uint64_t steps = 0;        // that have ended
+  double host_seconds = 0;   // between steps: from one's last token to the start of the next
+  // The step under way is the first of its size, which may take long: kernels are loaded.
+  bool first_of_size = false;
   uint64_t prompt_tokens = 0, generated_tokens = 0;  // computed; sampled
   // Of requests let in: prompt tokens, those of them that were cached, and why others were not.
   uint64_t queried_tokens = 0, hit_tokens = 0;
   std::array<uint64_t, kCacheMisses> missed_tokens = {};
   uint64_t lost_prefixes = 0;  // turns that found less than the turn before had left
   uint64_t preemptions = 0, recomputed_tokens = 0;
+  uint64_t background_tokens = 0;  // of prompts of background requests, computed
   uint64_t evicted_pages = 0, dropped_snapshots = 0;
+  StepTimes decode_steps;  // that carried decodes alone, from the plan to the tokens
 };
 
 class Engine {
@@ -125,6 +142,9 @@ class Engine {
   // Loads the model and starts the step loop. Takes as long as loading takes.
   static Result<std::unique_ptr<Engine>> Load(const EngineOptions& options,
                                               const LoadProgress& progress);
+  // A host whose node_rank is not 0: computes for node 0, which loads with the same options, until
+  // its engine ends (ok) or is gone (kUnavailable).
+  static Status Follow(const EngineOptions& options, const LoadProgress& progress);
   virtual ~Engine() = default;
 
   virtual RequestId NextId() = 0;
@@ -138,6 +158,8 @@ class Engine {
   virtual int32_t max_model_len() const = 0;
   virtual int32_t vocab_size() const = 0;
   virtual EngineStats stats() const = 0;
+  // What its thread does and the step that is under way, for a log that tells why it hangs.
+  virtual std::string Describe() const = 0;
 };
 
 }  // namespace seacliff

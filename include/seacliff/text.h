@@ -159,12 +159,24 @@ struct ChatOptions {
   bool continue_final_message = false;
 };
 
+// Where the body of an assistant's turn stands in a prompt: behind its header, before its end of
+// sentence.
+struct ReplySpan {
+  size_t begin = 0, end = 0;      // of EncodedPrompt::ids
+  bool forgot_reasoning = false;  // rendered without it by the rules of drop_thinking
+};
+
 struct EncodedPrompt {
   std::vector<int32_t> ids;
   // The prompt ends inside an open <think>: what the ReplyParser must start with.
   bool starts_in_reasoning = false;
   // The prompt ends inside an assistant message (prefix, continue_final_message).
   bool continues_message = false;
+  // The turns of the assistant, in order, but for those that stand behind ordinary tokens (behind a
+  // reminder). Special tokens border them, so other ids of the same text can take their place.
+  std::vector<ReplySpan> replies;
+  // The reply's reasoning will be dropped when a message follows it.
+  bool forgets_reasoning = false;
 };
 
 // InvalidArgument names the message by index and the field ("messages[2].tool_calls[0].arguments").

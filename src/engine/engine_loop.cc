@@ -4,11 +4,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
+#include <iterator>
 #include <utility>
 
 #include "base/check.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "base/stacks.h"
 
 namespace seacliff {
 namespace {
@@ -38,6 +41,14 @@ bool NeedsCounts(const SamplingParams& sampling) {
          sampling.frequency_penalty != 0;
 }
 
+// Steps of the same number run the same kernels, nearly.
+size_t SizeOf(const StepPlan& plan) {
+  const auto bits = [](auto count) {
+    return std::min<size_t>(static_cast<size_t>(std::bit_width(static_cast<uint64_t>(count))), 31);
+  };
+  return 32 * bits(plan.tokens) + bits(plan.steps.size());
+}
+
 }  // namespace
 
 EngineLoop::EngineLoop(std::unique_ptr<Model> model, const EngineLoopOptions& options)
@@ -53,6 +64,7 @@ EngineLoop::EngineLoop(std::unique_ptr<Model> model, const EngineLoopOptions& op
   row_ids_.resize(seqs);
   row_begin_.reserve(seqs + 1);
   sampled_.reserve(seqs);
+  published_.reserve(seqs);
   stats_.pages = scheduler_.cache().compressed_pool().pages();
   thread_ = std::thread([this] { Run(); });
 }
@@ -89,6 +101,7 @@ Status EngineLoop::Submit(Request request, EventSink sink) {
   arrival.sequence.salt = std::move(request.cache_salt);
   arrival.sequence.turn = request.turn;
   arrival.sequence.continues = request.continues;
+  arrival.sequence.background = request.background;
   {
     const std::lock_guard lock(mutex_);
     if (stop_) return Internal("the engine is shutting down");
@@ -123,7 +136,27 @@ EngineStats EngineLoop::stats() const {
   return stats;
 }
 
+std::string EngineLoop::Describe() const {
+  constexpr size_t kMostParts = 64;
+  const std::lock_guard lock(mutex_);
+  std::string out = fmt::format(
+      "the engine's thread: {}; {} steps have ended; {} requests run, {} wait, {} are not taken in "
+      "yet\n",
+      activity_.load(std::memory_order_relaxed), stats_.steps, stats_.running, stats_.waiting,
+      arrivals_.size());
+  if (published_.empty()) return out + "no step is under way\n";
+  out += fmt::format("the step under way has {} sequences:\n", published_.size());
+  for (size_t i = 0; i < published_.size() && i < kMostParts; ++i) {
+    const PlannedPart& part = published_[i];
+    fmt::format_to(std::back_inserter(out), "  request {}: {} tokens from position {}\n", part.id,
+                   part.tokens, part.first_position);
+  }
+  if (published_.size() > kMostParts) out += "  ...\n";
+  return out;
+}
+
 void EngineLoop::Run() {
+  NameThread("engine");
   while (TakeMail()) {
     Step();
     if (scheduler_.running() + scheduler_.waiting() == 0) CheckBooks();
@@ -132,18 +165,34 @@ void EngineLoop::Run() {
 }
 
 bool EngineLoop::TakeMail() {
+  const bool busy = scheduler_.running() + scheduler_.waiting() > 0;
+  if (!busy) Deliver();
   {
     std::unique_lock lock(mutex_);
-    const bool busy = scheduler_.running() + scheduler_.waiting() > 0;
-    mail_.wait(lock, [&] { return stop_ || busy || !arrivals_.empty() || !cancels_.empty(); });
+    if (!busy) {
+      SetActivity("waiting for requests");
+      follows_ = false;
+      published_.clear();
+      stats_.first_of_size = false;
+    }
+    constexpr std::chrono::seconds kLook(1);  // at ranks that may be gone meanwhile
+    const auto mail = [&] { return stop_ || busy || !arrivals_.empty() || !cancels_.empty(); };
+    while (!mail_.wait_for(lock, kLook, mail)) {
+      const Status ranks = model_->CheckRanks();
+      if (ranks.ok() || !lost_.ok()) continue;
+      lock.unlock();
+      Lose(ranks);
+      lock.lock();
+    }
     if (stop_) return false;
     if (arrivals_.empty() && cancels_.empty()) return true;
     std::swap(arrivals_, taken_arrivals_);
     std::swap(cancels_, taken_cancels_);
     stats_.waiting += static_cast<int32_t>(taken_arrivals_.size());
   }
-  for (Arrival& arrival : taken_arrivals_) Admit(arrival);
-  taken_arrivals_.clear();
+  SetActivity("taking requests and cancels");
+  QueueTaken();
+  if (!taken_cancels_.empty()) Deliver();  // a cancelled request has no events after its last
   for (const RequestId id : taken_cancels_) {
     if (!scheduler_.Cancel(id)) continue;  // it ended meanwhile
     Publish({});
@@ -153,37 +202,81 @@ bool EngineLoop::TakeMail() {
   return true;
 }
 
-void EngineLoop::Admit(Arrival& arrival) {
-  const RequestId id = arrival.sequence.id;
-  live_[id] = std::move(arrival.live);
-  const Status status = scheduler_.Add(std::move(arrival.sequence));
-  if (!status.ok()) End(id, Finish::kError, status);
+void EngineLoop::TakeArrivals() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (arrivals_.empty()) return;
+    std::swap(arrivals_, taken_arrivals_);
+    stats_.waiting += static_cast<int32_t>(taken_arrivals_.size());
+  }
+  QueueTaken();
+}
+
+void EngineLoop::QueueTaken() {
+  for (Arrival& arrival : taken_arrivals_) {
+    const RequestId id = arrival.sequence.id;
+    live_[id] = std::move(arrival.live);
+    const Status status = scheduler_.Add(std::move(arrival.sequence));
+    if (!status.ok()) End(id, Finish::kError, status);
+  }
+  taken_arrivals_.clear();
 }
 
 void EngineLoop::Step() {
+  SetActivity("planning a step");
   const StepPlan& plan = scheduler_.Plan();
-  Publish({});  // a step may take long: who runs and who waits is known now
-  if (plan.steps.empty()) return;
-  for (const LostPrefix& lost : plan.lost) LogLostPrefix(lost);
+  if (plan.steps.empty()) {
+    Deliver();
+    return Publish({});
+  }
   const Clock::time_point start = Clock::now();
+  PublishPlan(plan);
+  const bool ahead = model_->runs_ahead();
+  if (!ahead) WorkAside(plan);
   const Batch batch = arrays_.Fill(plan);
+  if (follows_) host_seconds_ += std::chrono::duration<double>(Clock::now() - sampled_at_).count();
+  SetActivity(ahead ? "launching a step" : "running a step");
   model_->CopyRows(plan.copies);
   Status status = model_->Forward(batch, nullptr);
-  if (status.ok()) status = SampleRows(plan);
+  if (ahead) WorkAside(plan);
+  if (status.ok()) {
+    FillRows(plan);
+    SetActivity(ahead ? "waiting for the device" : "sampling");
+    status = SampleRows(plan);
+  }
+  // A rank that is gone is why, whatever came of it here.
+  if (const Status ranks = model_->CheckRanks(); !ranks.ok()) status = ranks;
+  SetActivity("ending a step");
+  follows_ = status.ok();
+  decode_seconds_ = 0;
   if (!status.ok()) {
     SC_LOG_ERROR("step of {} sequences, {} tokens failed: {}", plan.steps.size(), plan.tokens,
                  status.message());
     row_begin_.assign(plan.steps.size() + 1, 0);  // no rows
-    Deliver(scheduler_.Fail(), status);
+    undelivered_ = scheduler_.Fail();
+    Deliver(status);
     if (status.code() == Code::kUnavailable) Lose(status);
     return;
   }
-  pacer_.Record(plan.decodes, plan.tokens - plan.decodes,
-                std::chrono::duration<double>(Clock::now() - start).count());
-  scheduler_.set_prompt_limit(pacer_.prompt_limit());
-  const std::span<const StepOutcome> outcomes = scheduler_.Commit(sampled_);
+  sampled_at_ = Clock::now();
+  known_sizes_.set(SizeOf(plan));
+  const double seconds = std::chrono::duration<double>(sampled_at_ - start).count();
+  pacer_.Record(plan.decodes, plan.tokens - plan.decodes, seconds);
+  decode_seconds_ = plan.decodes == plan.tokens ? seconds : 0;
+  const auto requests = std::min<int64_t>(
+      scheduler_.foreground_running() + scheduler_.foreground_waiting(), options_.max_num_seqs);
+  scheduler_.set_prompt_limit(
+      pacer_.prompt_limit(requests - plan.decodes, std::max<int64_t>(plan.decodes, 1)));
+  undelivered_ = scheduler_.Commit(sampled_);
   model_->CopyRows(scheduler_.copies());
-  Deliver(outcomes, OkStatus());
+}
+
+void EngineLoop::WorkAside(const StepPlan& plan) {
+  SetActivity("sending events");
+  Deliver();
+  Publish({});  // a step may take long: who runs and who waits is known now
+  for (const LostPrefix& lost : plan.lost) LogLostPrefix(lost);
+  TakeArrivals();
 }
 
 void EngineLoop::CheckBooks() {
@@ -195,7 +288,7 @@ void EngineLoop::CheckBooks() {
   if (!books.ok()) SC_LOG_ERROR("the cache's books are wrong: {}", books.message());
 }
 
-Status EngineLoop::SampleRows(const StepPlan& plan) {
+void EngineLoop::FillRows(const StepPlan& plan) {
   row_begin_.clear();
   size_t rows = 0;
   for (const SequenceStep& step : plan.steps) {
@@ -207,9 +300,11 @@ Status EngineLoop::SampleRows(const StepPlan& plan) {
     }
   }
   row_begin_.push_back(static_cast<int64_t>(rows));
+}
 
+Status EngineLoop::SampleRows(const StepPlan& plan) {
   Context& k = model_->context();
-  Sample(k, {{sample_rows_.data(), rows}});
+  Sample(k, {{sample_rows_.data(), static_cast<size_t>(row_begin_.back())}});
   SC_RETURN_IF_ERROR(k.TakeError());
 
   sampled_.clear();
@@ -251,7 +346,9 @@ void EngineLoop::FillRow(size_t index, Live* live, int64_t generated) {
   row.token = &rows_[index].token;
 }
 
-void EngineLoop::Deliver(std::span<const StepOutcome> outcomes, const Status& error) {
+void EngineLoop::Deliver(const Status& error) {
+  if (undelivered_.empty()) return;
+  const std::span<const StepOutcome> outcomes = std::exchange(undelivered_, {});
   Publish(outcomes);
   for (size_t i = 0; i < outcomes.size(); ++i) {
     const StepOutcome& outcome = outcomes[i];
@@ -274,17 +371,22 @@ void EngineLoop::Deliver(std::span<const StepOutcome> outcomes, const Status& er
 
 void EngineLoop::Publish(std::span<const StepOutcome> outcomes) {
   const std::lock_guard lock(mutex_);
-  if (!outcomes.empty()) ++stats_.steps;
+  if (!outcomes.empty()) {
+    ++stats_.steps;
+    stats_.host_seconds = host_seconds_;
+    if (decode_seconds_ > 0) stats_.decode_steps.Add(decode_seconds_);
+  }
   for (const StepOutcome& outcome : outcomes) {
     stats_.prompt_tokens += static_cast<uint64_t>(outcome.prompt_done);
     stats_.generated_tokens += static_cast<uint64_t>(outcome.kept);
   }
-  stats_.running = static_cast<int32_t>(scheduler_.running());
-  stats_.waiting = static_cast<int32_t>(scheduler_.waiting());
+  stats_.running = static_cast<int32_t>(scheduler_.foreground_running());
+  stats_.waiting = static_cast<int32_t>(scheduler_.foreground_waiting());
   // The compressed pages are what grows with context; the window's are a fixed share a sequence.
   const CachePlan& cache = scheduler_.cache();
   const int32_t pages = cache.compressed_pool().pages();
   stats_.cache_usage = pages == 0 ? 0 : 1 - static_cast<double>(cache.available()) / pages;
+  stats_.free_pages = cache.compressed_pool().free();
   stats_.cached_pages = cache.index().idle().size();
   stats_.snapshots = cache.snapshots().used();
   stats_.evicted_pages = cache.evicted_blocks();
@@ -296,6 +398,19 @@ void EngineLoop::Publish(std::span<const StepOutcome> outcomes) {
   stats_.lost_prefixes = counts.lost_prefixes;
   stats_.preemptions = counts.preemptions;
   stats_.recomputed_tokens = counts.recomputed_tokens;
+  stats_.background_tokens = counts.background_tokens;
+}
+
+void EngineLoop::PublishPlan(const StepPlan& plan) {
+  const std::lock_guard lock(mutex_);
+  published_.clear();
+  for (const SequenceStep& step : plan.steps) {
+    published_.push_back(
+        {step.sequence->id, step.first_position, static_cast<int64_t>(step.ids.size())});
+  }
+  stats_.first_of_size = !known_sizes_[SizeOf(plan)];
+  stats_.running = static_cast<int32_t>(scheduler_.running());
+  stats_.waiting = static_cast<int32_t>(scheduler_.waiting());
 }
 
 void EngineLoop::Send() {
@@ -324,6 +439,7 @@ void EngineLoop::End(RequestId id, Finish finish, const Status& error) {
 }
 
 void EngineLoop::EndAll(Finish finish, const Status& error) {
+  Deliver();
   {
     const std::lock_guard lock(mutex_);
     std::swap(arrivals_, taken_arrivals_);

@@ -2,14 +2,16 @@
 // mailbox; it answers through the requests' sinks. It loads nothing (load.cc does) and knows the
 // model only by its interface, so tests run it over a fake one.
 //
-// A step: take the mail, plan, fill the batch arrays, run the model, sample, commit, send events.
-// Rows that resumed sequences start from are copied before the model runs, those that others will
-// start from after the commit. A step that fails ends its own sequences with Finish::kError; the
-// engine goes on.
+// A step: take the mail, plan, fill the batch arrays, run the model, sample, commit. Rows that
+// resumed sequences start from are copied before the model runs, those that others will start from
+// after the commit. What no step waits for is done while the model runs, if it runs by itself on a
+// device, else before: the events of the step before are sent, requests that came in are queued.
+// A step that fails ends its own sequences with Finish::kError; the engine goes on.
 #pragma once
 
 #include <array>
 #include <atomic>
+#include <bitset>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -17,6 +19,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <string>
 #include <thread>
 #include <unordered_map>
 #include <unordered_set>
@@ -56,9 +59,15 @@ class EngineLoop final : public Engine {
   int32_t max_model_len() const override { return options_.max_model_len; }
   int32_t vocab_size() const override { return vocab_size_; }
   EngineStats stats() const override;
+  std::string Describe() const override;
 
  private:
   using Clock = std::chrono::steady_clock;
+  // A sequence's part of the step under way, for Describe.
+  struct PlannedPart {
+    RequestId id = 0;
+    int64_t first_position = 0, tokens = 0;
+  };
   // What the loop keeps of a request beside its sequence.
   struct Live {
     EventSink sink;
@@ -82,16 +91,23 @@ class EngineLoop final : public Engine {
   void Run();
   // Waits until there is mail or work; false when it is time to stop.
   bool TakeMail();
-  void Admit(Arrival& arrival);
+  void TakeArrivals();
+  void QueueTaken();
   void Step();
+  // What no step waits for.
+  void WorkAside(const StepPlan& plan);
   // Now and then, with nothing to do: that what is free, cached and in use is all there is.
   void CheckBooks();
+  void FillRows(const StepPlan& plan);
   Status SampleRows(const StepPlan& plan);
   // Row `index` of the step's logits, for a request with `generated` tokens before it.
   void FillRow(size_t index, Live* live, int64_t generated);
-  // Ends the step with `outcomes`; `error` is why, for those that have no error of their own.
-  void Deliver(std::span<const StepOutcome> outcomes, const Status& error);
+  // Sends what came of the last step, if that has not been done; `error` is why it failed, for
+  // those that have no error of their own.
+  void Deliver(const Status& error = OkStatus());
   void Publish(std::span<const StepOutcome> outcomes);
+  void PublishPlan(const StepPlan& plan);
+  void SetActivity(const char* activity) { activity_.store(activity, std::memory_order_relaxed); }
   // Sends event_ to its request's sink; forgets the request if the event ends it.
   void Send();
   void End(RequestId id, Finish finish, const Status& error);
@@ -112,7 +128,9 @@ class EngineLoop final : public Engine {
   EngineStats stats_;                  // waiting: those that are not in arrivals_ any more
   uint64_t submitted_ = 0;
   bool stop_ = false;
-  Status lost_;  // why the device is gone
+  Status lost_;                                    // why the device is gone
+  std::vector<PlannedPart> published_;             // the step under way
+  std::atomic<const char*> activity_{"starting"};  // of the engine's thread
 
   // The engine thread's own.
   std::unique_ptr<Model> model_;
@@ -120,6 +138,12 @@ class EngineLoop final : public Engine {
   StepArrays arrays_;
   StepPacer pacer_;
   Clock::time_point checked_books_;
+  std::span<const StepOutcome> undelivered_;  // of the last step
+  Clock::time_point sampled_at_;              // the last step's end
+  bool follows_ = false;                      // the next step follows without a pause
+  double host_seconds_ = 0;
+  double decode_seconds_ = 0;      // of the last step if it carried decodes alone, else 0
+  std::bitset<1024> known_sizes_;  // of steps that have run; SizeOf is the index
   std::unordered_map<RequestId, std::unique_ptr<Live>> live_;
   std::vector<Row> rows_;               // [max_num_seqs]; a step uses the first of them
   std::vector<SampleRow> sample_rows_;  // [max_num_seqs] what the op is given of them

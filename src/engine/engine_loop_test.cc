@@ -1,7 +1,5 @@
 // The engine over a fake model: what a request gets must not depend on its company, on chunks, on
 // other requests' errors or on when they are cancelled.
-#include "engine/engine_loop.h"
-
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -9,132 +7,14 @@
 #include <future>
 #include <random>
 
-#include "engine/fake_model.h"
+#include "engine/loop_fixture.h"
 
 namespace seacliff {
 namespace {
 
-// What a request was given.
-struct Answer {
-  std::vector<int32_t> ids;
-  std::vector<Token> tokens;
-  Finish finish = Finish::kNone;
-  Status error;
-  int events = 0;
-  int32_t cached_tokens = 0;
-};
+INSTANTIATE_TEST_SUITE_P(Models, EngineLoopTest, testing::Bool(), ModeName);
 
-class EngineLoopTest : public testing::Test {
- protected:
-  void Start(int32_t seqs, int32_t step_tokens, int32_t max_len = 2000, int32_t pages = 0,
-             int32_t max_waiting = 1024) {
-    EngineLoopOptions options;
-    options.max_model_len = max_len;
-    options.max_num_seqs = seqs;
-    options.max_num_batched_tokens = step_tokens;
-    options.max_waiting = max_waiting;
-    const CacheLimits limits = {.max_num_seqs = seqs,
-                                .max_num_batched_tokens = step_tokens,
-                                .max_model_len = max_len,
-                                .max_positions = max_len};
-    options.cache = SizeCache(limits, {1, 1, 1})->size;
-    if (pages != 0) options.cache.compressed_pages = pages;
-    options.on_lost = [this](const Status&) { ++lost_; };
-    auto model = std::make_unique<FakeModel>(options.cache);
-    model_ = model.get();
-    engine_ = std::make_unique<EngineLoop>(std::move(model), options);
-  }
-
-  // Holds the engine before every step until the returned promise is set.
-  std::shared_ptr<std::promise<void>> Hold() {
-    auto gate = std::make_shared<std::promise<void>>();
-    std::shared_future<void> open = gate->get_future().share();
-    model_->before_step = [open] { open.wait(); };
-    return gate;
-  }
-
-  Request MakeRequest(std::vector<int32_t> prompt, int32_t max_tokens, float temperature = 0) {
-    Request request;
-    request.id = engine_->NextId();
-    request.prompt = std::move(prompt);
-    request.max_tokens = max_tokens;
-    request.sampling.temperature = temperature;
-    return request;
-  }
-
-  std::future<Answer> Send(Request request) {
-    auto answer = std::make_shared<Answer>();
-    auto done = std::make_shared<std::promise<Answer>>();
-    const RequestId id = request.id;
-    const Status status =
-        engine_->Submit(std::move(request), [answer, done, id](const Event& event) {
-          EXPECT_EQ(event.id, id);
-          EXPECT_EQ(answer->finish, Finish::kNone) << "an event after the last";
-          ++answer->events;
-          for (const Token& token : event.tokens) {
-            answer->ids.push_back(token.id);
-            answer->tokens.push_back(token);
-          }
-          answer->finish = event.finish;
-          answer->error = event.error;
-          answer->cached_tokens = event.cached_tokens;
-          if (event.finish != Finish::kNone) done->set_value(*answer);
-        });
-    EXPECT_TRUE(status.ok()) << status.message();
-    return done->get_future();
-  }
-
-  static Answer Get(std::future<Answer> future) {
-    const auto limit = std::chrono::seconds(30);
-    if (future.wait_for(limit) != std::future_status::ready) {
-      ADD_FAILURE() << "no answer";
-      return {};
-    }
-    return future.get();
-  }
-
-  std::atomic<int> lost_ = 0;
-  FakeModel* model_ = nullptr;
-  std::unique_ptr<EngineLoop> engine_;
-};
-
-std::vector<int32_t> RandomPrompt(std::mt19937& random, size_t length) {
-  std::vector<int32_t> prompt(length);
-  for (int32_t& id : prompt) id = static_cast<int32_t>(random() % 90);
-  return prompt;
-}
-
-// What the fake model and the sampler give a request by definition, with no engine.
-std::vector<int32_t> Expected(std::vector<int32_t> ids, int32_t max_tokens,
-                              const SamplingParams& sampling) {
-  std::vector<int32_t> output;
-  std::vector<float> logits(FakeModel::kVocab);
-  Context context(1);
-  SampleScratch scratch;
-  Token token;
-  TokenCounts counts(ids, max_tokens);
-  for (int32_t i = 0; i < max_tokens; ++i) {
-    FakeModel::LogitsOf(ids, logits.data());
-    SampleRow row;
-    row.logits = logits;
-    row.temperature = sampling.temperature;
-    row.top_p = sampling.top_p;
-    row.frequency_penalty = sampling.frequency_penalty;
-    row.counts = counts.counts();
-    row.seed = sampling.seed.value_or(0);
-    row.index = static_cast<uint64_t>(i);
-    row.scratch = &scratch;
-    row.token = &token;
-    Sample(context, {{&row, 1}});
-    EXPECT_TRUE(row.error.ok());
-    counts.Add(token.id);
-    ids.push_back(token.id);
-    output.push_back(token.id);
-  }
-  return output;
-}
-
-TEST_F(EngineLoopTest, GreedyRequestGivesTheModelsTokens) {
+TEST_P(EngineLoopTest, GreedyRequestGivesTheModelsTokens) {
   Start(4, 64);
   const Request request = MakeRequest({1, 2, 3}, 10);
   const Answer answer = Get(Send(request));
@@ -145,13 +25,15 @@ TEST_F(EngineLoopTest, GreedyRequestGivesTheModelsTokens) {
   EXPECT_EQ(stats.prompt_tokens, 3u);
   EXPECT_EQ(stats.generated_tokens, 10u);
   EXPECT_EQ(stats.steps, 10u);
+  EXPECT_EQ(stats.decode_steps.count(), 9u);  // the prompt's step gave the first token
+  EXPECT_GT(stats.decode_steps.seconds(), 0);
   EXPECT_EQ(stats.running + stats.waiting, 0);
   EXPECT_EQ(stats.cache_usage, 0);
   EXPECT_GT(stats.pages, 0);
 }
 
 // Many requests at once, prompts in chunks, few pages: the same tokens as each alone.
-TEST_F(EngineLoopTest, CompanyAndChunksChangeNothing) {
+TEST_P(EngineLoopTest, CompanyAndChunksChangeNothing) {
   for (const int32_t step_tokens : {8, 50, 700}) {
     Start(6, step_tokens, 900, /*pages=*/20);
     std::mt19937 random(11);
@@ -179,7 +61,7 @@ TEST_F(EngineLoopTest, CompanyAndChunksChangeNothing) {
   }
 }
 
-TEST_F(EngineLoopTest, SeedsReproduceAndDiffer) {
+TEST_P(EngineLoopTest, SeedsReproduceAndDiffer) {
   Start(8, 64);
   const auto run = [&](std::optional<uint64_t> seed) {
     Request request = MakeRequest({5, 6, 7}, 20, 1.0f);
@@ -191,7 +73,7 @@ TEST_F(EngineLoopTest, SeedsReproduceAndDiffer) {
   EXPECT_NE(run(std::nullopt), run(std::nullopt));
 }
 
-TEST_F(EngineLoopTest, StopIdsEndWithTheIdIncluded) {
+TEST_P(EngineLoopTest, StopIdsEndWithTheIdIncluded) {
   Start(4, 64);
   Request request = MakeRequest({1, 2, 3}, 10);
   const std::vector<int32_t> all = Expected(request.prompt, 10, request.sampling);
@@ -216,7 +98,7 @@ TEST_F(EngineLoopTest, StopIdsEndWithTheIdIncluded) {
   for (size_t i = 0; i < 8; ++i) EXPECT_NE(late.ids[i], all[4]);
 }
 
-TEST_F(EngineLoopTest, LogprobsComeWithEveryToken) {
+TEST_P(EngineLoopTest, LogprobsComeWithEveryToken) {
   Start(4, 64);
   Request request = MakeRequest({1, 2, 3}, 4);
   request.sampling.top_logprobs = 2;
@@ -228,7 +110,7 @@ TEST_F(EngineLoopTest, LogprobsComeWithEveryToken) {
   }
 }
 
-TEST_F(EngineLoopTest, SubmitNamesWhatIsWrong) {
+TEST_P(EngineLoopTest, SubmitNamesWhatIsWrong) {
   Start(4, 64, /*max_len=*/100);
   const auto error = [&](const auto& change) {
     Request request = MakeRequest({1, 2, 3}, 4);
@@ -273,14 +155,14 @@ TEST_F(EngineLoopTest, SubmitNamesWhatIsWrong) {
             std::string::npos);
 }
 
-TEST_F(EngineLoopTest, MaxTokensIsClampedToTheContext) {
+TEST_P(EngineLoopTest, MaxTokensIsClampedToTheContext) {
   Start(4, 64, /*max_len=*/100);
   const Answer answer = Get(Send(MakeRequest(std::vector<int32_t>(99, 3), 1000)));
   EXPECT_EQ(answer.ids.size(), 1u);
   EXPECT_EQ(answer.finish, Finish::kLength);
 }
 
-TEST_F(EngineLoopTest, AFailedStepEndsItsRequestsAndTheEngineGoesOn) {
+TEST_P(EngineLoopTest, AFailedStepEndsItsRequestsAndTheEngineGoesOn) {
   Start(4, 64);
   const Answer poisoned = Get(Send(MakeRequest({1, FakeModel::kPoisonId, 3}, 4)));
   EXPECT_EQ(poisoned.finish, Finish::kError);
@@ -291,7 +173,7 @@ TEST_F(EngineLoopTest, AFailedStepEndsItsRequestsAndTheEngineGoesOn) {
   EXPECT_EQ(engine_->stats().cache_usage, 0);
 }
 
-TEST_F(EngineLoopTest, ALostDeviceEndsAllRequestsAndRefusesFurtherOnes) {
+TEST_P(EngineLoopTest, ALostDeviceEndsAllRequestsAndRefusesFurtherOnes) {
   Start(/*seqs=*/2, 64);
   const auto gate = Hold();
   auto first = Send(MakeRequest({1, FakeModel::kFaultId, 3}, 4));
@@ -310,7 +192,7 @@ TEST_F(EngineLoopTest, ALostDeviceEndsAllRequestsAndRefusesFurtherOnes) {
   EXPECT_EQ(lost_, 1);
 }
 
-TEST_F(EngineLoopTest, NanLogitsEndTheirRequestAlone) {
+TEST_P(EngineLoopTest, NanLogitsEndTheirRequestAlone) {
   Start(4, 64);
   const auto gate = Hold();
   const Request first = MakeRequest({9}, 1);  // so that the two below share a step
@@ -324,7 +206,7 @@ TEST_F(EngineLoopTest, NanLogitsEndTheirRequestAlone) {
   EXPECT_EQ(Get(std::move(first_answer)).finish, Finish::kLength);
 }
 
-TEST_F(EngineLoopTest, CancelEndsQueuedAndRunningRequests) {
+TEST_P(EngineLoopTest, CancelEndsQueuedAndRunningRequests) {
   Start(/*seqs=*/1, 64);
   const auto gate = Hold();
   const Request running = MakeRequest({1}, 1500);
@@ -344,7 +226,7 @@ TEST_F(EngineLoopTest, CancelEndsQueuedAndRunningRequests) {
   EXPECT_EQ(engine_->stats().running, 0);
 }
 
-TEST_F(EngineLoopTest, TheQueueIsBoundedAndIdsAreUnique) {
+TEST_P(EngineLoopTest, TheQueueIsBoundedAndIdsAreUnique) {
   Start(/*seqs=*/1, 64, 2000, 0, /*max_waiting=*/2);
   const auto gate = Hold();
   const Request request = MakeRequest({1}, 1);
@@ -372,7 +254,7 @@ TEST_F(EngineLoopTest, TheQueueIsBoundedAndIdsAreUnique) {
   EXPECT_EQ(Get(std::move(first)).finish, Finish::kLength);
 }
 
-TEST_F(EngineLoopTest, TheDestructorCancelsWhatIsLive) {
+TEST_P(EngineLoopTest, TheDestructorCancelsWhatIsLive) {
   Start(/*seqs=*/2, 64);
   std::vector<std::future<Answer>> answers;
   const auto gate = Hold();
@@ -383,7 +265,7 @@ TEST_F(EngineLoopTest, TheDestructorCancelsWhatIsLive) {
   for (auto& answer : answers) EXPECT_EQ(Get(std::move(answer)).finish, Finish::kCancelled);
 }
 
-TEST_F(EngineLoopTest, ASinkMaySubmitAgain) {
+TEST_P(EngineLoopTest, ASinkMaySubmitAgain) {
   Start(2, 64);
   std::promise<void> done;
   int rounds = 0;
@@ -405,7 +287,7 @@ TEST_F(EngineLoopTest, ASinkMaySubmitAgain) {
 }
 
 // A cancel that comes too late must not hit the next request of the same id.
-TEST_F(EngineLoopTest, ALateCancelIsForgotten) {
+TEST_P(EngineLoopTest, ALateCancelIsForgotten) {
   Start(2, 64);
   Request request = MakeRequest({7}, 1);
   model_->before_step = [this, id = request.id] { engine_->Cancel(id); };
@@ -422,7 +304,7 @@ TEST_F(EngineLoopTest, ALateCancelIsForgotten) {
 
 // ---- the prefix cache ----
 
-TEST_F(EngineLoopTest, ATurnGivesTheSameTokensFromTheCache) {
+TEST_P(EngineLoopTest, ATurnGivesTheSameTokensFromTheCache) {
   Start(4, 64);
   std::mt19937 random(5);
   Request request = MakeRequest(RandomPrompt(random, 500), 200);
@@ -450,7 +332,7 @@ TEST_F(EngineLoopTest, ATurnGivesTheSameTokensFromTheCache) {
   EXPECT_EQ(stats.hit_tokens + stats.prompt_tokens, stats.queried_tokens);
 }
 
-TEST_F(EngineLoopTest, SaltsDoNotShare) {
+TEST_P(EngineLoopTest, SaltsDoNotShare) {
   Start(4, 64);
   std::mt19937 random(5);
   Request request = MakeRequest(RandomPrompt(random, 500), 2);
@@ -467,7 +349,7 @@ TEST_F(EngineLoopTest, SaltsDoNotShare) {
 }
 
 // Few pages, long answers and prompts that share: who is preempted gives the same tokens.
-TEST_F(EngineLoopTest, PreemptionAndEvictionChangeNothing) {
+TEST_P(EngineLoopTest, PreemptionAndEvictionChangeNothing) {
   Start(6, 64, 900, /*pages=*/12);
   std::mt19937 random(17);
   const std::vector<int32_t> shared = RandomPrompt(random, 300);
@@ -495,7 +377,7 @@ TEST_F(EngineLoopTest, PreemptionAndEvictionChangeNothing) {
 }
 
 // Several threads submit and cancel at once; every request gets exactly one last event.
-TEST_F(EngineLoopTest, ManyThreadsAtOnce) {
+TEST_P(EngineLoopTest, ManyThreadsAtOnce) {
   Start(8, 64, 300);
   std::vector<std::thread> threads;
   for (unsigned t = 0; t < 4; ++t) {

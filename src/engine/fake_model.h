@@ -61,6 +61,11 @@ class FakeModel final : public Model {
   Status Forward(const Batch& batch, const ForwardTrace*) override {
     if (before_step) before_step();
     ++steps;
+    if (fault) {
+      const Status status = fault();
+      if (!status.ok() && !late_faults) return status;
+      context_.Fail(status);
+    }
     tokens += batch.tokens();
     largest_batch = std::max<int64_t>(largest_batch, batch.tokens());
     for (int64_t i = 0; i < batch.tokens(); ++i) {
@@ -86,6 +91,8 @@ class FakeModel final : public Model {
     return OkStatus();
   }
 
+  bool runs_ahead() const override { return ahead; }
+
   void CopyRows(std::span<const RowCopy> copies) override {
     for (const RowCopy& copy : copies) {
       std::copy_n(rows_4_.begin() + copy.from * kRows4, kRows4, rows_4_.begin() + copy.to * kRows4);
@@ -103,7 +110,10 @@ class FakeModel final : public Model {
     return {logits_.data(), {static_cast<int64_t>(logits_.size()) / kVocab, kVocab}};
   }
 
+  bool ahead = false;                 // it says that it runs ahead; set before its first step
   std::function<void()> before_step;  // called on the engine thread
+  std::function<Status()> fault;      // the step fails with this
+  bool late_faults = false;           // sampling tells it, as on a device
   std::atomic<int64_t> steps{0}, tokens{0}, largest_batch{0}, row_copies{0};
 
  private:

@@ -28,19 +28,24 @@ Result<MemoryPlan> PlanFor(const EngineOptions& options, bool exact, const Model
   }
   MemoryRequest request;
   request.config = config;
+  request.ranks = options.tensor_parallel_size;
   request.exact = exact;
   request.utilization = std::llround(options.gpu_memory_utilization * 1000);
   request.limits.max_num_seqs = options.max_num_seqs;
   request.limits.max_num_batched_tokens = options.max_num_batched_tokens;
   request.limits.max_model_len = options.max_model_len;
+  request.limits.prefix_caching = options.prefix_caching;
   request.limits.kv_cache_memory = options.kv_cache_memory;
   return PlanLoading(options.device, std::move(request));
 }
 
-}  // namespace
+// What the options come to.
+struct Loading {
+  ModelOptions model;
+  MemoryPlan plan;
+};
 
-Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options,
-                                             const LoadProgress& progress) {
+Result<Loading> Prepare(const EngineOptions& options) {
   if (options.load_format != "auto" && options.load_format != "dummy") {
     return InvalidArgument(
         fmt::format("load_format must be auto or dummy, got \"{}\"", options.load_format));
@@ -53,37 +58,55 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options,
   }
   SC_ASSIGN_OR_RETURN(const ModelConfig config, LoadModelConfig(options.model_dir));
 
-  SC_ASSIGN_OR_RETURN(const MemoryPlan plan,
-                      PlanFor(options, numerics == Numerics::kExact, config));
-  const SizedCache& cache = plan.cache;
+  Loading loading;
+  SC_ASSIGN_OR_RETURN(loading.plan, PlanFor(options, numerics == Numerics::kExact, config));
+  const CacheSize& cache = loading.plan.cache.size;
+  ModelOptions& model = loading.model;
+  model.dir = options.model_dir;
+  model.load_format = options.load_format;
+  model.numerics = numerics;
+  model.fp8_output_projection = options.output_projection == "fp8";
+  model.repack_cache = options.repack_cache;
+  model.device = options.device;
+  model.kernels = options.kernels;
+  model.tensor_parallel_size = options.tensor_parallel_size;
+  model.nodes = options.nodes;
+  model.node_rank = options.node_rank;
+  model.rendezvous = options.rendezvous;
+  model.rank_timeout = options.rank_timeout;
+  model.nccl_library = options.nccl_library;
+  model.threads = options.threads;
+  model.seed = options.seed;
+  model.max_tokens = options.max_num_batched_tokens;
+  model.window_pages = cache.window_pages;
+  model.compressed_pages = cache.compressed_pages;
+  model.slots = cache.slots;
+  model.snapshots = cache.snapshots;
+  model.workspace = loading.plan.workspace;
+  return loading;
+}
 
-  ModelOptions model_options;
-  model_options.dir = options.model_dir;
-  model_options.load_format = options.load_format;
-  model_options.numerics = numerics;
-  model_options.fp8_output_projection = options.output_projection == "fp8";
-  model_options.repack_cache = options.repack_cache;
-  model_options.device = options.device;
-  model_options.kernels = options.kernels;
-  model_options.threads = options.threads;
-  model_options.seed = options.seed;
-  model_options.max_tokens = options.max_num_batched_tokens;
-  model_options.window_pages = cache.size.window_pages;
-  model_options.compressed_pages = cache.size.compressed_pages;
-  model_options.slots = cache.size.slots;
-  model_options.snapshots = cache.size.snapshots;
-  model_options.workspace = plan.workspace;
-  SC_ASSIGN_OR_RETURN(std::unique_ptr<Model> model, Model::Load(model_options, progress));
-  SC_LOG_INFO("{}", SummarizeCache(plan));
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options,
+                                             const LoadProgress& progress) {
+  SC_ASSIGN_OR_RETURN(const Loading loading, Prepare(options));
+  SC_ASSIGN_OR_RETURN(std::unique_ptr<Model> model, Model::Load(loading.model, progress));
+  SC_LOG_INFO("{}", SummarizeCache(loading.plan));
 
   EngineLoopOptions loop;
-  loop.max_model_len = static_cast<int32_t>(cache.max_model_len);
+  loop.max_model_len = static_cast<int32_t>(loading.plan.cache.max_model_len);
   loop.max_num_seqs = options.max_num_seqs;
   loop.max_num_batched_tokens = options.max_num_batched_tokens;
-  loop.cache = cache.size;
+  loop.cache = loading.plan.cache.size;
   loop.seed = options.seed;
   loop.on_lost = options.on_lost;
   return std::unique_ptr<Engine>(std::make_unique<EngineLoop>(std::move(model), loop));
+}
+
+Status Engine::Follow(const EngineOptions& options, const LoadProgress& progress) {
+  SC_ASSIGN_OR_RETURN(const Loading loading, Prepare(options));
+  return Model::Follow(loading.model, progress);
 }
 
 }  // namespace seacliff

@@ -65,6 +65,22 @@ TEST(LoadTest, ChunksAndCompanyDoNotChangeTheTokens) {
     EXPECT_EQ(together[i].get(), alone[i]) << "prompt " << i;
 }
 
+TEST(LoadTest, PrefixCachingCanBeTurnedOff) {
+  for (const bool caching : {true, false}) {
+    EngineOptions options = TinyOptions();
+    options.prefix_caching = caching;
+    Result<std::unique_ptr<Engine>> engine = Engine::Load(options, nullptr);
+    ASSERT_TRUE(engine.ok()) << engine.status().message();
+    const std::vector<int32_t> prompt(300, 7);
+    const std::vector<int32_t> first = Send(**engine, prompt, 8).get();
+    EXPECT_EQ(Send(**engine, prompt, 8).get(), first);
+    const EngineStats stats = (*engine)->stats();
+    EXPECT_EQ(stats.hit_tokens > 0, caching);
+    EXPECT_EQ(stats.cached_pages > 0, caching);
+    EXPECT_EQ(stats.free_pages + stats.cached_pages, stats.pages);
+  }
+}
+
 TEST(LoadTest, BadOptionsAreNamed) {
   const auto error = [](const auto& change) {
     EngineOptions options = TinyOptions();

@@ -8,6 +8,7 @@ namespace {
 
 constexpr double kNewest = 0.25;  // the newest step's part of an average
 constexpr double kMargin = 0.9;   // steps differ
+constexpr auto kFew = static_cast<double>(StepPacer::kLeast);
 
 }  // namespace
 
@@ -18,24 +19,40 @@ void StepPacer::Record(int64_t decodes, int64_t prompt_tokens, double seconds) {
   };
   if (prompt_tokens == 0) {
     decode_seconds_ = average(decode_seconds_, decode_seconds_ > 0, seconds);
-    since_probe_ = 0;
+    since_decodes_ = 0;
     return;
   }
-  ++since_probe_;
+  ++since_decodes_;
+  if (prompt_tokens <= kLeast) {
+    few_seconds_ = average(few_seconds_, few_seconds_ > 0, seconds);
+    since_few_ = 0;
+    // All that they add to decodes is the most that they can cost themselves.
+    const double most = std::max(0.0, few_seconds_ - decode_seconds_) / kFew;
+    token_seconds_ = std::min(token_seconds_, most);
+    return;
+  }
+  ++since_few_;
   last_tokens_ = prompt_tokens;
+  if (prompt_tokens < 2 * kLeast) return;  // the difference would be noise
   const double added =
-      std::max(0.0, seconds - decode_seconds_) / static_cast<double>(prompt_tokens);
+      std::max(0.0, seconds - few_seconds_) / static_cast<double>(prompt_tokens - kLeast);
   token_seconds_ = average(token_seconds_, token_seconds_ >= 0, added);
 }
 
-int64_t StepPacer::prompt_limit() const {
-  if (decode_seconds_ == 0 || since_probe_ >= kProbeEvery) return 0;
-  if (token_seconds_ < 0) return std::min(kFirst, max_tokens_);
+int64_t StepPacer::prompt_limit(int64_t prompts, int64_t decodes) const {
+  if (decode_seconds_ == 0 || since_decodes_ >= kProbeEvery) return 0;
+  if (few_seconds_ == 0 || since_few_ >= kProbeEvery) return std::min(kLeast, max_tokens_);
   // What few tokens cost says little of many, so it grows by doubling.
   int64_t limit = 2 * std::max(last_tokens_, kLeast);
-  const double room = kMargin * (kStretch - 1) * decode_seconds_;
-  if (room < token_seconds_ * static_cast<double>(limit)) {
-    limit = static_cast<int64_t>(room / token_seconds_);
+  if (token_seconds_ >= 0) {
+    const double least = std::max(decode_seconds_, few_seconds_ - kFew * token_seconds_);
+    const double shares = static_cast<double>(prompts) / static_cast<double>(decodes);
+    const bool possible = few_seconds_ <= kStretch * decode_seconds_;
+    const double allowed = std::max(kStretch, 1 + shares) * (possible ? decode_seconds_ : least);
+    const double room = kMargin * std::max(0.0, allowed - least);
+    if (room < token_seconds_ * static_cast<double>(limit)) {
+      limit = static_cast<int64_t>(room / token_seconds_);
+    }
   }
   return std::min(std::max(limit, kLeast), max_tokens_);
 }

@@ -1,6 +1,10 @@
 // How many prompt tokens a step that also carries decodes may take, so that prompts do not hold up
 // those who wait for their next token: such steps stay within kStretch times the time of steps with
-// decodes alone, as far as the last ones tell. No clock here; the engine measures.
+// decodes alone, as far as the last ones tell. Where a step with both takes more than that anyway
+// (a device runs decodes alone as a graph, with kernels of their own), it stays within kStretch
+// times the least that a step with both takes: a few tokens would cost as much as many. Where more
+// prompts than decodes are under way, each of these gets the same share of the time: many prompts
+// that came at once are not held up either. No clock here; the engine measures.
 #pragma once
 
 #include <cstdint>
@@ -10,23 +14,26 @@ namespace seacliff {
 class StepPacer {
  public:
   static constexpr double kStretch = 2;
-  static constexpr int64_t kLeast = 16;       // a prompt goes on by so much at any rate
-  static constexpr int64_t kFirst = 64;       // while nothing is known of what prompt tokens cost
-  static constexpr int64_t kProbeEvery = 64;  // steps with both between two with decodes alone
+  static constexpr int64_t kLeast = 16;  // a prompt goes on by so much at any rate
+  // Steps with both between two with decodes alone, and between two with few prompt tokens.
+  static constexpr int64_t kProbeEvery = 64;
 
   explicit StepPacer(int64_t max_tokens) : max_tokens_(max_tokens) {}
 
   // A step is done.
   void Record(int64_t decodes, int64_t prompt_tokens, double seconds);
-  // For the next step with decodes; 0: decodes alone, to be measured.
-  int64_t prompt_limit() const;
+  // For the next step with decodes, `decodes` > 0 of them, while `prompts` requests wait for theirs
+  // to be done; 0: decodes alone, to be measured.
+  int64_t prompt_limit(int64_t prompts, int64_t decodes) const;
 
  private:
   int64_t max_tokens_;
-  double decode_seconds_ = 0;  // of a step with decodes alone, on average; 0: not known
-  double token_seconds_ = -1;  // that a prompt token adds, on average; below 0: not known
-  int64_t last_tokens_ = 0;    // prompt tokens of the last step with both
-  int64_t since_probe_ = 0;
+  // On average; 0: not known.
+  double decode_seconds_ = 0;  // of a step with decodes alone
+  double few_seconds_ = 0;     // of a step with kLeast prompt tokens at most
+  double token_seconds_ = -1;  // that a further prompt token adds, on average; below 0: not known
+  int64_t last_tokens_ = 0;    // prompt tokens of the last step with more than kLeast
+  int64_t since_decodes_ = 0, since_few_ = 0;  // steps
 };
 
 }  // namespace seacliff

@@ -18,14 +18,17 @@ struct Machine {
 };
 
 TEST(StepPacerTest, StepsWithPromptsStayWithinTwice) {
-  for (const Machine machine :
-       {Machine{1, 0.001}, Machine{0.02, 0.0001, 0.004}, Machine{1, 0.05}}) {
+  for (const Machine machine : {Machine{1, 0.001}, Machine{0.02, 0.0001, 0.004}, Machine{1, 0.05},
+                                Machine{1.46, 0.02, 2.5}, Machine{1, 0.0005, 20}}) {
     StepPacer pacer(8192);
+    const double least = machine.fixed + machine.more;
+    const bool possible = machine.Seconds(StepPacer::kLeast) <= 2 * machine.fixed;
+    const double allowed = 2 * (possible ? machine.fixed : least);
     int64_t largest = 0, probes = 0, moved = 0;
     for (int step = 0; step < 2000; ++step) {
-      const int64_t tokens = pacer.prompt_limit();
+      const int64_t tokens = pacer.prompt_limit(1, 4);
       if (tokens > StepPacer::kLeast && step > 100) {
-        EXPECT_LE(machine.Seconds(tokens), 2 * machine.fixed) << "step " << step;
+        EXPECT_LE(machine.Seconds(tokens), allowed) << "step " << step;
       }
       pacer.Record(4, tokens, machine.Seconds(tokens));
       largest = std::max(largest, tokens);
@@ -34,9 +37,21 @@ TEST(StepPacerTest, StepsWithPromptsStayWithinTwice) {
     }
     EXPECT_LE(probes, 2000 / StepPacer::kProbeEvery + 1);
     // And most of what there is room for is used.
-    const double room = (machine.fixed - machine.more) / machine.token;
     EXPECT_GE(static_cast<double>(moved) / 2000,
-              0.75 * std::min(8192.0, std::max(room, 1.0 * StepPacer::kLeast)));
+              0.75 * std::min(8192.0, std::max((allowed - least) / machine.token,
+                                               1.0 * StepPacer::kLeast)));
+  }
+}
+
+TEST(StepPacerTest, ABaseThatIsOnlyPromptTokensGivesNoRoom) {
+  StepPacer pacer(8192);
+  const Machine machine{1, 0.3};  // a CPU
+  for (int step = 0; step < 200; ++step) {
+    const int64_t tokens = pacer.prompt_limit(1, 1);
+    if (step > 10) {
+      EXPECT_LE(tokens, StepPacer::kLeast) << "step " << step;
+    }
+    pacer.Record(1, tokens, machine.Seconds(tokens));
   }
 }
 
@@ -44,30 +59,50 @@ TEST(StepPacerTest, FollowsAMachineThatSlowsDown) {
   StepPacer pacer(8192);
   Machine machine{1, 0.001};
   for (int step = 0; step < 100; ++step) {
-    const int64_t tokens = pacer.prompt_limit();
+    const int64_t tokens = pacer.prompt_limit(1, 1);
     pacer.Record(1, tokens, machine.Seconds(tokens));
   }
-  EXPECT_GT(pacer.prompt_limit(), 500);
+  EXPECT_GT(pacer.prompt_limit(1, 1), 500);
   machine.token = 0.004;  // a longer context
   for (int step = 0; step < 20; ++step) {
-    const int64_t tokens = pacer.prompt_limit();
+    const int64_t tokens = pacer.prompt_limit(1, 1);
     pacer.Record(1, tokens, machine.Seconds(tokens));
   }
-  EXPECT_LT(pacer.prompt_limit(), 250);
+  EXPECT_LT(pacer.prompt_limit(1, 1), 250);
 }
 
-TEST(StepPacerTest, FirstMeasuresDecodesAloneAndNeverStandsStill) {
+TEST(StepPacerTest, ManyPromptsGetAShareEach) {
+  StepPacer pacer(8192);
+  const Machine machine{1, 0.001};
+  const auto settle = [&](int64_t prompts, int64_t decodes) {
+    int64_t tokens = 0;
+    for (int step = 0; step < 50; ++step) {
+      tokens = pacer.prompt_limit(prompts, decodes);
+      pacer.Record(decodes, tokens, machine.Seconds(tokens));
+    }
+    return machine.Seconds(tokens) / machine.fixed;
+  };
+  EXPECT_NEAR(settle(6, 2), 4, 0.4);
+  EXPECT_NEAR(settle(2, 2), 2, 0.2);
+  EXPECT_NEAR(settle(1, 8), 2, 0.2);
+}
+
+TEST(StepPacerTest, FirstMeasuresAndNeverStandsStill) {
   StepPacer pacer(512);
-  EXPECT_EQ(pacer.prompt_limit(), 0);
+  EXPECT_EQ(pacer.prompt_limit(1, 1), 0);
   pacer.Record(0, 512, 5);  // tells nothing
-  EXPECT_EQ(pacer.prompt_limit(), 0);
+  EXPECT_EQ(pacer.prompt_limit(1, 1), 0);
   pacer.Record(1, 0, 1);
-  EXPECT_EQ(pacer.prompt_limit(), StepPacer::kFirst);
-  pacer.Record(1, 64, 1000);
-  EXPECT_EQ(pacer.prompt_limit(), StepPacer::kLeast);
+  EXPECT_EQ(pacer.prompt_limit(1, 1), StepPacer::kLeast);
+  pacer.Record(1, StepPacer::kLeast, 5);
+  EXPECT_EQ(pacer.prompt_limit(1, 1), 2 * StepPacer::kLeast);
+  pacer.Record(1, 2 * StepPacer::kLeast, 1000);
+  EXPECT_EQ(pacer.prompt_limit(1, 1), StepPacer::kLeast);
   StepPacer narrow(8);
   narrow.Record(1, 0, 1);
-  EXPECT_EQ(narrow.prompt_limit(), 8);
+  EXPECT_EQ(narrow.prompt_limit(1, 1), 8);
+  narrow.Record(1, 8, 1);
+  EXPECT_EQ(narrow.prompt_limit(1, 1), 8);
 }
 
 }  // namespace

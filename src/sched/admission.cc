@@ -105,6 +105,7 @@ void Scheduler::LetIn(size_t waiting, PrefixMatch match) {
 void Scheduler::CountMatch(Sequence& sequence, PrefixMatch& match) {
   sequence.admitted = true;
   sequence.cached = sequence.computed;
+  if (sequence.background) return;
   CountLostPrefix(sequence, match);
   counts_.queried_tokens += static_cast<uint64_t>(sequence.prompt_len);
   counts_.hit_tokens += static_cast<uint64_t>(sequence.cached);

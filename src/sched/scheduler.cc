@@ -118,7 +118,8 @@ bool Scheduler::IsWanted(const Sequence& sequence, int64_t position) const {
 
 // The most tokens that one step can bring it.
 int64_t Scheduler::Reach(const Sequence& sequence) const {
-  return NextStop(sequence) - sequence.computed;
+  const int64_t reach = NextStop(sequence) - sequence.computed;
+  return sequence.background ? std::min<int64_t>(reach, kPageTokens) : reach;
 }
 
 bool Scheduler::Extend(Sequence& sequence, int64_t tokens) {
@@ -258,6 +259,9 @@ void Scheduler::CommitOne(Sequence& sequence, const SequenceStep& step,
       std::max<int64_t>(0, std::min(computed, sequence.furthest) - sequence.computed));
   outcome.prompt_done =
       std::max<int64_t>(0, std::min(computed, sequence.prompt_len) - sequence.furthest);
+  if (sequence.background) {
+    counts_.background_tokens += static_cast<uint64_t>(outcome.prompt_done);
+  }
   if (computed >= sequence.prompt_len && sequence.furthest < sequence.prompt_len &&
       sequence.turn != 0) {
     TurnOf(sequence.turn) = {sequence.turn,

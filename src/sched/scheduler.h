@@ -17,6 +17,9 @@
 // preempted: its blocks stay in the prefix index, and it waits in its place by arrival. The first
 // one is never preempted, so work goes on.
 //
+// Background sequences come after all others and take a block a step, so that a step of theirs is
+// short for whoever comes meanwhile. They are not counted.
+//
 // Snapshots are taken where they will be wanted: at the last block boundary of a prompt, where
 // prompts branch, and every kSnapshotEvery tokens; chunks end there. Besides, every sequence keeps
 // one at the newest boundary that it stopped at; the last of an answer stays.
@@ -54,6 +57,7 @@ struct SchedulerCounts {
   std::array<uint64_t, kCacheMisses> missed_tokens = {};
   uint64_t lost_prefixes = 0;
   uint64_t preemptions = 0, recomputed_tokens = 0;
+  uint64_t background_tokens = 0;  // prompt tokens computed for background sequences
 };
 
 class Scheduler {
@@ -83,6 +87,9 @@ class Scheduler {
 
   int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
   int64_t running() const { return static_cast<int64_t>(running_.size()); }
+  // Without background sequences.
+  int64_t foreground_waiting() const { return ForegroundOf(waiting_); }
+  int64_t foreground_running() const { return ForegroundOf(running_); }
   const CachePlan& cache() const { return cache_; }
   const SchedulerCounts& counts() const { return counts_; }
   // Checks the cache's books against the running sequences.
@@ -98,6 +105,14 @@ class Scheduler {
     uint64_t number = 0;
     int32_t blocks = 0;
   };
+
+  // They come last.
+  template <typename Sequences>
+  static int64_t ForegroundOf(const Sequences& sequences) {
+    auto count = static_cast<int64_t>(sequences.size());
+    while (count > 0 && sequences[static_cast<size_t>(count) - 1]->background) --count;
+    return count;
+  }
 
   // Who runs (admission.cc).
   void Admit();

@@ -343,6 +343,59 @@ TEST(SchedulerTest, TheReasonOfALostPrefixIsTold) {
   }
 }
 
+TEST(SchedulerTest, BackgroundComesLastAndIsNotCounted) {
+  Scheduler scheduler(Caching(2, 1024));
+  Sequence background = MakeSequence(1, 1000, 1);
+  background.background = true;
+  background.priority = -5;
+  ASSERT_TRUE(scheduler.Add(background).ok());
+  EXPECT_EQ(scheduler.foreground_waiting(), 0);
+  // Alone, a block a step.
+  EXPECT_EQ(Tokens(scheduler.Plan()), (Division{{1, 128}}));
+  EXPECT_EQ(scheduler.running(), 1);
+  EXPECT_EQ(scheduler.foreground_running(), 0);
+  CommitAll(scheduler, scheduler.plan(), 5);
+  // Whoever comes is before it, and does not wait for what they have in common.
+  Sequence first = MakeSequence(2, 500, 2);
+  first.tokens[0] = 1;
+  ASSERT_TRUE(scheduler.Add(std::move(first)).ok());
+  EXPECT_EQ(scheduler.foreground_waiting(), 1);
+  EXPECT_EQ(scheduler.Plan().steps[0].sequence->id, 2u);
+  CommitAll(scheduler, scheduler.plan(), 5);
+  EXPECT_EQ(scheduler.foreground_running(), 1);
+  while (!scheduler.Plan().steps.empty()) CommitAll(scheduler, scheduler.plan(), 5);
+  EXPECT_EQ(scheduler.counts().queried_tokens, 500u);
+  EXPECT_EQ(scheduler.counts().background_tokens, 1000u);
+  // What it leaves is a prefix like any other.
+  ASSERT_TRUE(scheduler.Add(MakeSequence(3, 1100, 1)).ok());
+  EXPECT_EQ(scheduler.Plan().steps[0].first_position, 896);
+  CommitAll(scheduler, scheduler.plan(), 5);
+  EXPECT_EQ(scheduler.counts().hit_tokens, 896u);
+  EXPECT_TRUE(scheduler.CheckBooks().ok());
+}
+
+TEST(SchedulerTest, BackgroundPreemptsNobodyAndGivesWay) {
+  Scheduler scheduler(Caching(3, 300, /*compressed_pages=*/8));
+  Sequence background = MakeSequence(1, 500, 1);
+  background.background = true;
+  ASSERT_TRUE(scheduler.Add(std::move(background)).ok());
+  for (int step = 0; step < 4; ++step) {
+    scheduler.Plan();
+    CommitAll(scheduler, scheduler.plan(), 5);
+  }
+  Sequence second = MakeSequence(2, 900, 100);
+  second.tokens[0] = 1;
+  ASSERT_TRUE(scheduler.Add(std::move(second)).ok());
+  while (scheduler.foreground_running() + scheduler.foreground_waiting() > 0) {
+    bool runs = false;
+    for (const SequenceStep& step : scheduler.Plan().steps) runs |= step.sequence->id == 2;
+    EXPECT_TRUE(runs);
+    CommitAll(scheduler, scheduler.plan(), 5);
+    ASSERT_TRUE(scheduler.CheckBooks().ok());
+  }
+  EXPECT_EQ(scheduler.counts().recomputed_tokens, 0u);  // of the request
+}
+
 TEST(SchedulerTest, AFailedSequenceLeavesNothingBehind) {
   Scheduler scheduler(Caching(2, 512));
   ASSERT_TRUE(scheduler.Add(MakeSequence(1, 1000, 9)).ok());

@@ -19,6 +19,7 @@ struct Sequence {
   int32_t priority = 0;              // lower ones go first
   std::string salt;                  // prefixes are shared among sequences of the same salt
   uint64_t turn = 0, continues = 0;  // seacliff/engine.h
+  bool background = false;           // likewise
 
   // Kept by the scheduler: computed <= tokens.size() <= prompt_len + max_tokens.
   uint64_t arrival = 0;  // the order of Add
@@ -46,6 +47,7 @@ struct Sequence {
 
 // Whether `a` goes before `b`.
 inline bool Before(const Sequence& a, const Sequence& b) {
+  if (a.background != b.background) return b.background;
   return a.priority != b.priority ? a.priority < b.priority : a.arrival < b.arrival;
 }
 

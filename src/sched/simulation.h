@@ -111,7 +111,8 @@ class Simulation {
     } else {
       // Too few pages for all sequences at once, never too few for one.
       const int64_t least = PagesOf(longest_);
-      size.compressed_pages = static_cast<int32_t>(Pick(least, 3 * least));
+      size.compressed_pages =
+          static_cast<int32_t>(Pick(0, 1) == 0 ? least : Pick(least, 3 * least));
     }
     scheduler_.emplace(options_);
     memory_.emplace(size, options_.window);
@@ -120,7 +121,8 @@ class Simulation {
   void Run(int steps) {
     for (int step = 0; step < steps; ++step) {
       // Now crowds, now next to nothing, so that all ends now and then.
-      if (step % 500 < 300) Arrive();
+      arriving_ = step % 500 < 300;
+      if (arriving_) Arrive();
       if (Pick(0, 79) == 0) CancelOne();
       if (Pick(0, 9) == 0) {
         prompt_limit_ = Pick(0, 1) == 0 ? 1 << 20 : Pick(0, 40);
@@ -133,6 +135,7 @@ class Simulation {
       Step();
       if (testing::Test::HasFatalFailure()) return;
     }
+    arriving_ = false;
     withheld_ = 0;
     scheduler_->Withhold(0);
     prompt_limit_ = 16;
@@ -206,14 +209,17 @@ class Simulation {
       for (const int32_t token : MakePrompt()) followed.Push(token);
       followed.prompt_len = followed.size();
       followed.max_tokens =
-          Pick(1, std::min<int64_t>(Pick(0, 2) == 0 ? 600 : 60, longest_ - followed.prompt_len));
+          Pick(1, std::min<int64_t>(Pick(0, 1) == 0 ? 600 : 60, longest_ - followed.prompt_len));
       Sequence sequence;
       sequence.id = ++last_id_;
       sequence.tokens = followed.tokens;
       sequence.max_tokens = followed.max_tokens;
       sequence.stop_ids = {kStopId};
       sequence.salt = followed.salt;
-      if (setup_.priorities) sequence.priority = static_cast<int32_t>(Pick(-1, 1));
+      if (setup_.priorities) {
+        sequence.priority = static_cast<int32_t>(Pick(-1, 1));
+        sequence.background = Pick(0, 7) == 0;
+      }
       const bool full = scheduler_->waiting() >= options_.max_waiting;
       const Status status = scheduler_->Add(std::move(sequence));
       ASSERT_EQ(status.ok(), !full) << status.message();
@@ -266,6 +272,7 @@ class Simulation {
       memory_->Step(step, live_[step.sequence->id].prefixes);
       if (testing::Test::HasFatalFailure()) return;
     }
+    if (arriving_ && Pick(0, 7) == 0) Arrive();  // the plan is out
     if (setup_.failures && Pick(0, 399) == 0) {
       for (const StepOutcome& outcome : scheduler_->Fail()) {
         ASSERT_EQ(outcome.finish, Finish::kError);
@@ -404,6 +411,7 @@ class Simulation {
   std::optional<SimulatedMemory> memory_;
   int64_t prompt_limit_ = 1 << 20, withheld_ = 0;
   uint64_t last_id_ = 0;
+  bool arriving_ = false;
   std::map<uint64_t, Followed> live_;
   std::vector<std::vector<int32_t>> histories_;
   std::unordered_set<uint64_t> computed_;  // prefixes of whole blocks that ever were

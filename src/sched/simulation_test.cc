@@ -23,7 +23,7 @@ const Traffic kTraffic[] = {
     {"plenty of pages, failures", {.plenty = true}},
     {"pages run out at any moment", {.out_of_pages = true}},
     {"priorities", {.priorities = true}},
-    {"no prefix cache", {.caching = false}},
+    {"no prefix cache", {.out_of_pages = true, .caching = false}},
 };
 
 constexpr int kShort = 400;
