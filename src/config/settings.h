@@ -25,12 +25,15 @@ struct Settings {
   std::string dir;
 
   // The model.
-  std::string load_format, repack_cache, numerics, output_projection, kernels;
+  std::string load_format, repack_cache, numerics, output_projection, kernels, nccl_library;
   int64_t threads = 0;
   int64_t max_model_len = 0, max_num_seqs = 1, max_num_batched_tokens = 512;
   ByteSize kv_cache_memory, device_memory;
   double gpu_memory_utilization = 0.9;
-  int64_t tensor_parallel_size = 1;
+  bool enable_prefix_caching = false, no_prefix_caching = false;
+  int64_t tensor_parallel_size = 1, nnodes = 1, node_rank = 0;
+  std::string rendezvous;
+  double rank_timeout = 20;
   std::optional<int64_t> seed;
 
   // The server.
@@ -39,8 +42,11 @@ struct Settings {
   std::vector<std::string> served_model_names, api_keys;
   std::string chat_profile;
   int64_t max_waiting = 0, max_logprobs = 0, default_max_tokens = 0;
-  double keep_alive = 0, stall_timeout = 0, drain_timeout = 0;
+  double keep_alive = 0, stall_timeout = 0, request_timeout = 0, drain_timeout = 0;
+  std::string on_stall;
   bool trust_special_tokens = false;
+  ByteSize reply_memory;
+  std::string idle_prefill;
   int64_t text_threads = 1;
 
   // What is generated. Where a sampling value is not given, generation_config.json says it.
@@ -65,6 +71,10 @@ struct Settings {
   std::string benchmark, device, output_json;
   int64_t input_len = 0, output_len = 0, num_prompts = 1, depth = 0, warmup = 1, repeat = 1;
   bool profile = false;
+  std::string max_concurrency, base_url, endpoint, label;
+  double request_rate = 0;
+  int64_t num_warmups = 0, vocab_size = 0;
+  bool save_detailed = false;
 
   std::string log_level;
 };

@@ -1,6 +1,8 @@
 // From engine events to replies.
 #include "serve/generation.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/check.h"
@@ -36,7 +38,9 @@ Generation::Generation(const GenerationHost* host, ReplyState state,
       choice.index = static_cast<int32_t>(state_.choices.size());
       choice.prompt = prompt;
       state_.choices.push_back(std::move(choice));
-      runs_.push_back({MakeReader(spec.prompts[prompt]), {}, {}, {}});
+      Run run{MakeReader(spec.prompts[prompt]), {}, {}, {}, {}};
+      run.sampled.prompt = prompt;
+      runs_.push_back(std::move(run));
     }
   }
 }
@@ -167,7 +171,12 @@ Piece& Generation::PendingPiece(size_t i, ReplyPart part) {
 }
 
 void Generation::AppendDeltas(size_t i, std::vector<ReplyDelta> deltas) {
-  for (ReplyDelta& delta : deltas) PendingPiece(i, delta.part).text += delta.text;
+  SampledReply& sampled = runs_[i].sampled;
+  for (ReplyDelta& delta : deltas) {
+    PendingPiece(i, delta.part).text += delta.text;
+    if (!state_.spec.is_chat) continue;
+    (delta.part == ReplyPart::kReasoning ? sampled.reasoning : sampled.content) += delta.text;
+  }
 }
 
 // With ignore_eos the model goes on after an end token, and so does the reader.
@@ -189,6 +198,7 @@ void Generation::TakeToken(size_t i, const Token& token, bool is_end) {
       !(is_end || is_end_id) || common.return_token_ids || (is_stop_id && common.include_stop);
   if (wants_tokens() && told) PendingPiece(i, run.reader.part()).tokens.push_back(token);
   if (is_end_id || (is_stop_id && !common.include_stop)) return;
+  if (state_.spec.is_chat) run.sampled.ids.push_back(token.id);
   AppendDeltas(i, run.reader.Feed(token.id));
   choice.reasoning_tokens = run.reader.reasoning_tokens();
 }
@@ -209,6 +219,7 @@ void Generation::FinishChoice(size_t i, const Event& event) {
     }
   }
   CountFinished(i, choice.finish_reason == "length" ? Outcome::kLength : Outcome::kStop);
+  if (state_.spec.is_chat) host_->on_reply(&state_.spec, std::move(run.sampled));
 }
 
 // Takes what is pending: adds it to the whole reply, or words it for the stream. Tokens without
@@ -283,6 +294,11 @@ void Generation::BeginStream() {
 }
 
 void Generation::Tick(Clock::time_point now, Clock::duration keep_alive) {
+  const float timeout = state_.spec.common.timeout;
+  if (timeout > 0 && Seconds(now - arrived_) >= timeout) {
+    return Fail({504, fmt::format("The request did not end within {:g} s (timeout).", timeout), "",
+                 "timeout", 0});
+  }
   if (done_ || !state_.spec.common.stream || now - last_write_ < keep_alive) return;
   BeginStream();
   reply_.Write(": keep-alive\n\n");

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -28,6 +29,8 @@ struct GenerationHost {
   std::shared_ptr<Mailbox> mailbox;
   // Ids that no text path may emit, as biases that forbid them.
   std::vector<std::pair<int32_t, float>> banned;
+  // Is told of each reply of a chat that ended, before its client is.
+  std::function<void(GenerationSpec* spec, SampledReply reply)> on_reply;
 };
 
 class Generation {
@@ -46,7 +49,7 @@ class Generation {
   const std::vector<RequestId>& ids() const { return ids_; }  // by choice
 
   void OnEvent(size_t choice, const Event& event);
-  // Keeps a silent stream alive with a comment.
+  // Ends what has run for too long; keeps a silent stream alive with a comment.
   void Tick(Clock::time_point now, Clock::duration keep_alive);
   // Ends it from our side, telling the client.
   void Fail(const ApiError& error);
@@ -58,6 +61,7 @@ class Generation {
   struct Run {
     ReplyReader reader;
     std::vector<Piece> pending;
+    SampledReply sampled;  // of a chat
     Clock::time_point first_token, last_token;
   };
 

@@ -42,7 +42,8 @@ void Service::WriteModel(const std::string& name, JsonWriter* json) const {
       .Field("owned_by", "seacliff")
       .Field("root", options_.model_root)
       .Field("parent", nullptr)
-      .Field("max_model_len", context_.max_model_len);
+      .Field("max_model_len", context_.max_model_len)
+      .Field("vocab_size", context_.vocab_size);
   json->Key("permission").BeginArray().EndArray().EndObject();
 }
 
@@ -65,16 +66,6 @@ void Service::GetModel(Call call) {
   Answer(&call, 200, json.text());
 }
 
-void Service::Health(Call call) {
-  const char* status = "ok";
-  if (stalled_) status = "stalled";
-  if (draining_) status = "draining";
-  if (host_.engine == nullptr) status = "loading";
-  JsonWriter json;
-  json.BeginObject().Field("status", status).EndObject();
-  Answer(&call, std::string_view(status) == "ok" ? 200 : 503, json.text());
-}
-
 void Service::MetricsPage(Call call) {
   MetricsText text;
   text.model_name = options_.model_names[0];
@@ -86,7 +77,10 @@ void Service::MetricsPage(Call call) {
 
 void Service::Version(Call call) {
   JsonWriter json;
-  json.BeginObject().Field("version", options_.version).EndObject();
+  json.BeginObject()
+      .Field("version", options_.version)
+      .Field("machine", options_.machine)
+      .EndObject();
   Answer(&call, 200, json.text());
 }
 

@@ -66,6 +66,8 @@ constexpr EngineCounterRow kEngineCounters[] = {
      &EngineStats::preemptions},
     {"recomputed_tokens_total", false, "Tokens computed again after a preemption.",
      &EngineStats::recomputed_tokens},
+    {"idle_prefill_tokens_total", false, "Tokens of next prompts that were computed in idle time.",
+     &EngineStats::background_tokens},
     {"prefix_cache_lost_total", false,
      "Turns of conversations that found less in the prefix cache than the turn before had left.",
      &EngineStats::lost_prefixes},
@@ -83,6 +85,7 @@ struct EngineGaugeRow {
 };
 constexpr EngineGaugeRow kEngineGauges[] = {
     {"kv_cache_pages", "Pages of the cache, used and free.", &EngineStats::pages},
+    {"kv_cache_free_pages", "Pages that nobody holds.", &EngineStats::free_pages},
     {"prefix_cache_pages", "Pages that the prefix cache alone holds.", &EngineStats::cached_pages},
     {"prefix_cache_snapshots", "Places in the prefix cache that prompts can start from.",
      &EngineStats::snapshots},
@@ -139,16 +142,17 @@ class Renderer {
   void Sample(const std::string& name, double value, const std::string& more_labels = "") {
     fmt::format_to(Out(), "{}{{{}{}}} {}\n", name, labels_, more_labels, value);
   }
-  void Buckets(const std::string& name, const Histogram& histogram) {
+  // `bound(i)`: of bucket i, but for the last.
+  template <typename Counts, typename Bound>
+  void Buckets(const std::string& name, const Counts& counts, const Bound& bound, double sum) {
     uint64_t below = 0;
-    for (size_t i = 0; i < histogram.counts().size(); ++i) {
-      below += histogram.counts()[i];
-      const bool last = i == histogram.bounds().size();
+    for (size_t i = 0; i < counts.size(); ++i) {
+      below += counts[i];
       Sample(name + "_bucket", static_cast<double>(below),
-             last ? ",le=\"+Inf\"" : fmt::format(",le=\"{}\"", histogram.bounds()[i]));
+             i + 1 == counts.size() ? ",le=\"+Inf\"" : fmt::format(",le=\"{}\"", bound(i)));
     }
-    Sample(name + "_count", static_cast<double>(histogram.count()));
-    Sample(name + "_sum", histogram.sum());
+    Sample(name + "_count", static_cast<double>(below));
+    Sample(name + "_sum", sum);
   }
   std::string Take() { return std::move(out_); }
 
@@ -188,7 +192,10 @@ void RenderAll(const Metrics& metrics, const EngineStats& stats, const std::stri
   out->Sample(name, static_cast<double>(metrics.rejected_draining), ",reason=\"draining\"");
   for (const HistogramRow& row : kHistograms) {
     out->Head(prefix + row.name, "histogram", row.help);
-    out->Buckets(prefix + row.name, metrics.*row.value);
+    const Histogram& histogram = metrics.*row.value;
+    out->Buckets(
+        prefix + row.name, histogram.counts(), [&](size_t i) { return histogram.bounds()[i]; },
+        histogram.sum());
   }
 }
 
@@ -227,12 +234,33 @@ std::string RenderMetrics(const Metrics& metrics, const MetricsText& text) {
     out.Head(name, "gauge", row.help);
     out.Sample(name, static_cast<double>(text.stats.*row.value));
   }
+  const std::string steps = "seacliff:decode_step_seconds";
+  out.Head(steps, "histogram", "Time of a step that carries decodes alone.");
+  out.Buckets(steps, text.stats.decode_steps.counts(), StepTimes::Bound,
+              text.stats.decode_steps.seconds());
+  const std::string host = "seacliff:engine_host_seconds_total";
+  out.Head(host, "counter", "Time between steps that follow each other, which the host took.");
+  out.Sample(host, text.stats.host_seconds);
+  const std::string stalls = "seacliff:engine_stalls_total";
+  out.Head(stalls, "counter", "Times that there was work and no step ended for too long.");
+  out.Sample(stalls, static_cast<double>(metrics.stalls));
   const std::string misses = "seacliff:prefix_cache_missed_tokens_total";
   out.Head(misses, "counter",
            "Prompt tokens in whole blocks that were not found in the prefix cache, by reason.");
   for (size_t i = 0; i < kCacheMisses; ++i) {
     out.Sample(misses, static_cast<double>(text.stats.missed_tokens[i]),
                fmt::format(",reason=\"{}\"", kMissNames[i]));
+  }
+  const std::string spliced = "seacliff:spliced_turns_total";
+  out.Head(spliced, "counter",
+           "The assistant's turns in prompts that got the tokens they were sampled as.");
+  out.Sample(spliced, static_cast<double>(metrics.splices.spliced));
+  const std::string unspliced = "seacliff:unspliced_turns_total";
+  out.Head(unspliced, "counter",
+           "The assistant's turns in prompts that were encoded anew, by reason.");
+  for (size_t i = 0; i < kUnsplicedNames.size(); ++i) {
+    out.Sample(unspliced, static_cast<double>(metrics.splices.unspliced[i]),
+               fmt::format(",reason=\"{}\"", kUnsplicedNames[i]));
   }
   if (text.vllm_names) RenderAll(metrics, text.stats, "vllm:", true, &out);
   return out.Take();

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "seacliff/engine.h"
+#include "serve/splice.h"
 
 namespace seacliff::serve {
 
@@ -48,6 +49,8 @@ struct Metrics {
   std::array<uint64_t, 4> finished = {};  // by Outcome
   uint64_t rejected_queue_full = 0;
   uint64_t rejected_draining = 0;
+  uint64_t stalls = 0;
+  SpliceCounts splices;  // turns of prompts
 
   Histogram time_to_first_token, inter_token_latency, time_per_output_token, e2e_latency,
       decode_time;                                                                // seconds

@@ -29,6 +29,8 @@ TEST(Metrics, RendersOwnNamesAndAliases) {
   text.stats.running = 2;
   text.stats.cache_usage = 0.5;
   text.stats.preemptions = 4;
+  text.stats.decode_steps.Add(0.0042);
+  text.stats.decode_steps.Add(12);
   text.stats.missed_tokens[static_cast<size_t>(CacheMiss::kEvicted)] = 256;
   const std::string both = RenderMetrics(metrics, text);
   const std::string labels = "{model_name=\"a\\\"b\",engine=\"0\"";
@@ -54,6 +56,16 @@ TEST(Metrics, RendersOwnNamesAndAliases) {
   EXPECT_NE(both.find("\nseacliff:prefix_cache_missed_tokens_total" + labels +
                       ",reason=\"evicted\"} 256\n"),
             std::string::npos);
+  for (const std::string& line : {
+           "_bucket" + labels + ",le=\"0.00398\"} 0\n",
+           "_bucket" + labels + ",le=\"0.00422\"} 1\n",
+           "_bucket" + labels + ",le=\"10\"} 1\n",
+           "_bucket" + labels + ",le=\"+Inf\"} 2\n",
+           "_count" + labels + "} 2\n",
+           "_sum" + labels + "} 12.0042\n",
+       }) {
+    EXPECT_NE(both.find("\nseacliff:decode_step_seconds" + line), std::string::npos) << line;
+  }
   EXPECT_EQ(both.find("vllm:engine_steps_total"), std::string::npos);
   text.vllm_names = false;
   EXPECT_EQ(RenderMetrics(metrics, text).find("vllm:"), std::string::npos);

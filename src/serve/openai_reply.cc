@@ -364,16 +364,19 @@ class CompletionForm : public OpenAiForm {
 
 Usage ReplyState::usage() const {
   Usage usage;
-  std::vector<int32_t> cached(spec.prompts.size(), 0);
+  // What the choice that began first found: the others find what that one computes.
+  std::vector<std::optional<int32_t>> cached(spec.prompts.size());
   for (const Choice& choice : choices) {
     usage.completion += choice.completion_tokens;
     usage.reasoning += choice.reasoning_tokens;
-    cached[choice.prompt] = std::max(cached[choice.prompt], choice.cached_tokens);
+    if (choice.completion_tokens == 0) continue;
+    std::optional<int32_t>& least = cached[choice.prompt];
+    least = std::min(least.value_or(choice.cached_tokens), choice.cached_tokens);
   }
   // A prompt counts once, however many choices were drawn from it.
   for (size_t i = 0; i < spec.prompts.size(); ++i) {
     usage.prompt += static_cast<int64_t>(spec.prompts[i].ids.size());
-    usage.cached += cached[i];
+    usage.cached += cached[i].value_or(0);
   }
   return usage;
 }

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -17,7 +18,7 @@ struct ServeOptions {
   int32_t port = 8000;                   // 0: a free one
   std::vector<std::string> model_names;  // --served-model-name; at least one, the first is told
   std::string model_root;                // "root" in /v1/models: where the model lies
-  std::string version;                   // GET /version
+  std::string version, machine;          // GET /version; machine: "2x NVIDIA H200"
   std::vector<std::string> api_keys;     // empty: everybody may
   int32_t max_waiting = 1024;            // requests in the engine's queue; more: 503
   int32_t max_choices = 1024;            // prompts x n of one call
@@ -28,10 +29,15 @@ struct ServeOptions {
   ChatEffort default_effort = ChatEffort::kDefault;
   bool trust_special_tokens = false;  // in the text of raw prompts
   bool vllm_metric_names = true;
+  int64_t reply_memory = 64 << 20;              // bytes, for the ids of replies (sampled_turns.h)
+  bool idle_prefill = true;                     // idle_prefill.h
   int32_t workers = 1;                          // threads for long prompts
   std::chrono::milliseconds keep_alive{5'000};  // silence of a stream before a comment
-  std::chrono::milliseconds stall_timeout{
-      120'000};  // without a step while there is work: unhealthy
+  std::chrono::milliseconds stall_timeout{60'000};  // work without a step's end: unhealthy
+  // Called when the engine has stalled and the clients have been told, or a second later; empty: it
+  // may go on.
+  std::function<void()> on_stall;
+  std::chrono::milliseconds request_timeout{0};      // of requests that name none; 0: none
   std::chrono::milliseconds drain_timeout{300'000};  // after the first signal
   HttpLimits http;
 };

@@ -2,6 +2,7 @@
 // touches nothing but the constant PromptContext.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <functional>
 #include <string_view>
 
@@ -10,6 +11,8 @@
 
 namespace seacliff::serve {
 namespace {
+
+constexpr size_t kCacheBlock = 128;  // tokens that the prefix cache keeps or loses together
 
 ApiError CheckModelName(const ServeOptions& options, const std::string& model) {
   if (model.empty()) return {};
@@ -64,7 +67,8 @@ void NumberTurns(const std::vector<ChatMessage>& messages, Prompt* prompt) {
 
 }  // namespace
 
-Prepared PrepareChat(const PromptContext& context, std::string_view body) {
+Prepared PrepareChat(const PromptContext& context, std::string_view body,
+                     std::string_view api_key) {
   Prepared out;
   ChatRequest request;
   out.error = ParseChatRequest(body, *context.options, &request);
@@ -77,6 +81,9 @@ Prepared PrepareChat(const PromptContext& context, std::string_view body) {
     out.error = FromStatus(encoded.status());
     return out;
   }
+  const ReplyPlace place =
+      SpliceReplies(*context.tokenizer, SpliceScope(api_key, request.common.cache_salt),
+                    *context.turns, &encoded.value(), &out.spec.splices);
   out.spec.common = std::move(request.common);
   out.spec.is_chat = true;
   out.spec.include_reasoning = request.include_reasoning;
@@ -85,13 +92,48 @@ Prepared PrepareChat(const PromptContext& context, std::string_view body) {
   prompt.ids = std::move(encoded->ids);
   prompt.starts_in_reasoning = encoded->starts_in_reasoning;
   prompt.continues_message = encoded->continues_message;
+  prompt.place = place;
   NumberTurns(request.messages, &prompt);
+  out.spec.forgets_reasoning = encoded->forgets_reasoning;
+  if (context.options->idle_prefill) {
+    out.spec.messages = std::move(request.messages);
+    out.spec.chat = std::move(request.chat);
+  }
   out.spec.prompts.push_back(std::move(prompt));
   out.error = CheckPrompts(context, out.spec);
   return out;
 }
 
-Prepared PrepareCompletion(const PromptContext& context, std::string_view body) {
+std::vector<int32_t> NextTurn(const PromptContext& context, GenerationSpec spec,
+                              const SampledReply& reply) {
+  const Prompt& prompt = spec.prompts[reply.prompt];
+  ChatMessage answer;
+  answer.role = "assistant";
+  answer.content = reply.content;
+  if (spec.include_reasoning) answer.reasoning = reply.reasoning;
+  ChatMessage question;  // whatever it will be
+  question.role = "user";
+  spec.messages.push_back(std::move(answer));
+  spec.messages.push_back(std::move(question));
+  auto encoded = EncodeChat(*context.tokenizer, spec.messages, spec.chat);
+  if (!encoded.ok() || encoded->replies.empty()) return {};
+  SpliceCounts counts;
+  SpliceReplies(*context.tokenizer, prompt.place.scope, *context.turns, &encoded.value(), &counts);
+  std::vector<int32_t>& ids = encoded->ids;
+  // The answer's end of sentence is the last that is certain.
+  ids.resize(encoded->replies.back().end + 1);
+  if (ids.size() + 1 > static_cast<size_t>(context.max_model_len)) return {};
+
+  std::vector<int32_t> cached = prompt.ids;
+  cached.insert(cached.end(), reply.ids.begin(), reply.ids.end());
+  const auto parted = std::mismatch(ids.begin(), ids.end(), cached.begin(), cached.end()).first;
+  const auto common = static_cast<size_t>(parted - ids.begin());
+  if (ids.size() / kCacheBlock == common / kCacheBlock) return {};
+  return std::move(ids);
+}
+
+Prepared PrepareCompletion(const PromptContext& context, std::string_view body,
+                           std::string_view /*api_key*/) {
   Prepared out;
   CompletionRequest request;
   out.error = ParseCompletionRequest(body, *context.options, &request);

@@ -13,6 +13,7 @@
 #include "seacliff/text.h"
 #include "serve/api_error.h"
 #include "serve/requests.h"
+#include "serve/splice.h"
 
 namespace seacliff::serve {
 
@@ -21,6 +22,7 @@ struct Prompt {
   bool starts_in_reasoning = false, continues_message = false;  // as EncodedPrompt's
   std::string echo;                                             // text put before the reply
   uint64_t turn = 0, continues = 0;                             // as Request's
+  ReplyPlace place;                                             // of a chat's
 };
 
 // What to generate, and how to tell it.
@@ -30,6 +32,11 @@ struct GenerationSpec {
   bool is_chat = false;  // reasoning is parsed out; stop strings count in the content only
   bool include_reasoning = true;
   std::string_view prompt_field = "prompt";  // what errors call the prompt
+  SpliceCounts splices;
+  // Of a chat, for the prompt of its next turn (NextTurn in service.h).
+  std::vector<ChatMessage> messages;
+  ChatOptions chat;
+  bool forgets_reasoning = false;
 };
 
 // A stretch of reply of one part. Tokens are kept only where the client wants logprobs or ids; they

@@ -15,6 +15,7 @@ constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
 constexpr int64_t kMaxInt64 = std::numeric_limits<int64_t>::max();
 constexpr int64_t kMinInt64 = std::numeric_limits<int64_t>::min();
 constexpr size_t kMaxStops = 16;
+constexpr double kMaxTimeout = 7 * 86400;
 constexpr const char* kPromptForms =
     "must be a string, a list of strings, a list of token ids or a list of such lists";
 
@@ -175,6 +176,9 @@ void ReadCommon(Fields* fields, const ServeOptions& options, CommonRequest* requ
   fields->Bool("include_stop_str_in_output", &request->include_stop);
   fields->Bool("return_token_ids", &request->return_token_ids);
   fields->Int("priority", std::numeric_limits<int32_t>::min(), kMaxInt32, &request->priority);
+  request->timeout = std::chrono::duration<float>(options.request_timeout).count();
+  fields->Float("timeout", 0, kMaxTimeout, &request->timeout);
+  if (fields->Has("timeout") && request->timeout <= 0) fields->Fail("timeout", "must be above 0");
   fields->String("cache_salt", &request->cache_salt);
   if (fields->Has("cache_salt") && request->cache_salt.empty()) {
     fields->Fail("cache_salt", "must not be empty");

@@ -32,6 +32,7 @@ struct CommonRequest {
   bool return_token_ids = false;
   int32_t priority = 0;
   std::string cache_salt;
+  float timeout = 0;  // seconds from its arrival that it may take; 0: any
 };
 
 struct CompletionRequest {

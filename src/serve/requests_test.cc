@@ -39,6 +39,8 @@ TEST(Requests, EveryFaultNamesItsField) {
       {{{"seed", "x"}}, "seed"},
       {{{"seed", 1e30}}, "seed"},
       {{{"n", 0}}, "n"},
+      {{{"timeout", 0}}, "timeout"},
+      {{{"timeout", "soon"}}, "timeout"},
       {{{"n", true}}, "n"},
       {{{"stream", 1}}, "stream"},
       {{{"stream_options", {{"include_usage", true}}}}, "stream_options"},

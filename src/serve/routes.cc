@@ -19,7 +19,7 @@ constexpr Route kRoutes[] = {
     {"GET", "/models/{id}", &Service::GetModel, kKey, kEngine, kLooks, "one served name"},
     {"POST", "/tokenize", &Service::Tokenize, kKey, kEngine, kLooks, "token ids of a prompt or of messages"},
     {"POST", "/detokenize", &Service::Detokenize, kKey, kEngine, kLooks, "the text of token ids"},
-    {"GET", "/health", &Service::Health, kOpen, kAlways, kLooks, "200 when ready; 503 while loading, draining or stalled"},
+    {"GET", "/health", &Service::Health, kOpen, kAlways, kLooks, "200 when ready; 503 while loading, draining or stalled; deep=1: only once a token was generated"},
     {"GET", "/ping", &Service::Health, kOpen, kAlways, kLooks, "as /health"},
     {"GET", "/metrics", &Service::MetricsPage, kOpen, kAlways, kLooks, "Prometheus metrics"},
     {"GET", "/version", &Service::Version, kKey, kAlways, kLooks, "the program's version"},

@@ -8,9 +8,17 @@
 #include <thread>
 
 #include "base/log.h"
+#include "base/stacks.h"
 #include "serve/service.h"
 
 namespace seacliff::serve {
+
+namespace {
+
+// How long clients may take to get their last errors.
+constexpr std::chrono::seconds kFarewell(1);
+
+}  // namespace
 
 struct Server::State {
   explicit State(ServeOptions options_in) : options(options_in), service(std::move(options_in)) {}
@@ -63,7 +71,10 @@ Result<std::unique_ptr<Server>> Server::Start(ServeOptions options) {
                             return ErrorBody({status, std::string(message), "", "", 0});
                           }));
   service->Start(state->http.get());
-  state->thread = std::thread([http = state->http.get()] { http->Run(); });
+  state->thread = std::thread([http = state->http.get()] {
+    NameThread("server");
+    http->Run();
+  });
   SC_LOG_INFO("listening on http://{}:{}", state->options.host, state->http->port());
   return std::unique_ptr<Server>(new Server(std::move(state)));
 }
@@ -84,6 +95,8 @@ bool Server::Drain(std::chrono::milliseconds timeout) {
 void Server::Stop() {
   if (!state_->thread.joinable()) return;
   state_->http->Post([service = &state_->service] { service->CancelAll(); });
+  state_->BeginDrain();
+  state_->WaitFor(kFarewell, [this] { return state_->drained; });
   state_->http->Stop();
   state_->thread.join();
 }
@@ -104,9 +117,10 @@ bool Server::RunUntilSignal() {
   SC_LOG_INFO("draining: no new requests; running ones finish (a second signal ends them)");
   state.BeginDrain();
   state.WaitFor(state.options.drain_timeout, [&] { return state.drained || state.signals > 1; });
+  const bool finished = state.WaitFor(std::chrono::seconds(0), [&] { return state.drained; });
   Stop();
-  SC_LOG_INFO(state.drained ? "all requests finished" : "stopped with requests unfinished");
-  return state.drained;
+  SC_LOG_INFO(finished ? "all requests finished" : "stopped with requests unfinished");
+  return finished;
 }
 
 }  // namespace seacliff::serve

@@ -43,13 +43,17 @@ int64_t SecondsSince1970() {
 }  // namespace
 
 Service::Service(ServeOptions options)
-    : options_(std::move(options)), started_(SecondsSince1970()) {
+    : options_(std::move(options)),
+      started_(SecondsSince1970()),
+      turns_(static_cast<size_t>(options_.reply_memory)) {
   std::random_device random;
   id_state_ = (static_cast<uint64_t>(random()) << 32) | random();
   context_.options = &options_;
+  context_.turns = &turns_;
 }
 
 Service::~Service() {
+  watchdog_.reset();
   workers_.reset();
   if (host_.mailbox) host_.mailbox->Close();
 }
@@ -58,6 +62,9 @@ void Service::Start(HttpServer* http) {
   http_ = http;
   workers_ = std::make_unique<Workers>(std::max(options_.workers, 1));
   host_.metrics = &metrics_;
+  host_.on_reply = [this](GenerationSpec* spec, SampledReply reply) {
+    OnReply(spec, std::move(reply));
+  };
   host_.mailbox = std::make_shared<Mailbox>([this] { http_->Post([this] { TakeEvents(); }); });
   http_->Every(kTick, [this] { Tick(); });
 }
@@ -81,7 +88,9 @@ void Service::Attach(Engine* engine, const Tokenizer* tokenizer, ChatProfile pro
     }
   }
   std::sort(host_.banned.begin(), host_.banned.end());
-  last_step_time_ = Clock::now();
+  watchdog_ = std::make_unique<Watchdog>(
+      engine, options_.stall_timeout,
+      [this](const std::optional<std::string>& reason) { OnStall(reason); });
 }
 
 std::string Service::NewId() {
@@ -106,11 +115,17 @@ void Service::Refuse(Call* call, const ApiError& error) {
   call->reply.Send(error.http_status, headers, "application/json", ErrorBody(error));
 }
 
+// The key that a request brings; "" where none is asked for.
+std::string_view Service::KeyOf(const HttpRequest& request) const {
+  if (options_.api_keys.empty()) return {};
+  const std::string_view authorization = request.Header("authorization");
+  if (authorization.starts_with(kBearer)) return authorization.substr(kBearer.size());
+  return request.Header("x-api-key");
+}
+
 bool Service::HasKey(const HttpRequest& request) const {
   if (options_.api_keys.empty()) return true;
-  std::string_view given = request.Header("x-api-key");
-  const std::string_view authorization = request.Header("authorization");
-  if (authorization.starts_with(kBearer)) given = authorization.substr(kBearer.size());
+  const std::string_view given = KeyOf(request);
   bool found = false;
   for (const std::string& key : options_.api_keys) found = SameSecret(given, key) || found;
   return found;
@@ -123,6 +138,7 @@ ApiError Service::NotNow(const Route& route) const {
   if (route.generates && draining_) {
     return Unavailable("draining", "The server is shutting down.");
   }
+  if (route.generates && !stalled_.empty()) return Unavailable("stalled", stalled_);
   return {};
 }
 
@@ -171,6 +187,7 @@ void Service::Offload(size_t body_size, std::function<std::function<void()>()> w
 }
 
 void Service::Generate(Call call, Prepare prepare, std::unique_ptr<ReplyForm> form) {
+  idle_prefill_.Yield(host_.engine);
   struct Work {
     Call call;
     Prepared prepared;
@@ -179,7 +196,8 @@ void Service::Generate(Call call, Prepare prepare, std::unique_ptr<ReplyForm> fo
   const size_t size = call.request.body.size();
   auto work = std::make_shared<Work>(Work{std::move(call), {}, std::move(form)});
   Offload(size, [this, work, prepare]() -> std::function<void()> {
-    work->prepared = prepare(context_, work->call.request.body);
+    const HttpRequest& request = work->call.request;
+    work->prepared = prepare(context_, request.body, KeyOf(request));
     return [this, work] {
       StartGeneration(std::move(work->call), std::move(work->prepared), std::move(work->form));
     };
@@ -199,6 +217,8 @@ void Service::StartGeneration(Call call, Prepared prepared, std::unique_ptr<Repl
                                                  "{}. Please try again later.",
                                                  waiting, options_.max_waiting)));
   }
+  metrics_.splices.Add(spec.splices);
+  for (const Prompt& prompt : spec.prompts) idle_prefill_.Forget(prompt.continues);
   ReplyState state;
   state.id = std::string(form->id_prefix()) + NewId();
   state.model = spec.common.model.empty() ? options_.model_names[0] : spec.common.model;
@@ -227,6 +247,8 @@ void Service::Erase(uint64_t key) {
 void Service::TakeEvents() {
   host_.mailbox->TakeAll(&events_);
   for (const Event& event : events_) {
+    if (event.id == probe_) TakeProbe(event);
+    if (idle_prefill_.Take(event)) continue;
     // Requests that have been given up are not known any more.
     const auto found = requests_.find(event.id);
     if (found == requests_.end()) continue;
@@ -238,28 +260,51 @@ void Service::TakeEvents() {
   }
 }
 
+// A reply ended. If it can be found again by its text, the next turn's prompt goes on from it;
+// otherwise, or where its reasoning will be dropped, that prompt is another one.
+void Service::OnReply(GenerationSpec* spec, SampledReply reply) {
+  const Prompt& prompt = spec->prompts[reply.prompt];
+  const bool remembered = RememberReply(*host_.tokenizer, prompt.place, prompt.ids,
+                                        prompt.starts_in_reasoning, reply, turns_);
+  const bool comes_back = spec->include_reasoning || !prompt.starts_in_reasoning;
+  if (remembered && comes_back && !spec->forgets_reasoning) return;
+  if (spec->messages.empty() || spec->common.n > 1 || prompt.continues_message) return;
+  struct Work {
+    GenerationSpec spec;
+    SampledReply reply;
+    IdlePrefill::Prefix prefix;
+  };
+  auto work = std::make_shared<Work>();
+  work->prefix.cache_salt = spec->common.cache_salt;
+  work->prefix.turn = prompt.turn;
+  work->spec.prompts = spec->prompts;
+  work->spec.messages = std::exchange(spec->messages, {});
+  work->spec.chat = spec->chat;
+  work->spec.include_reasoning = spec->include_reasoning;
+  work->reply = std::move(reply);
+  Offload(SIZE_MAX, [this, work]() -> std::function<void()> {
+    work->prefix.ids = NextTurn(context_, std::move(work->spec), work->reply);
+    return [this, work] {
+      if (!work->prefix.ids.empty()) idle_prefill_.Add(std::move(work->prefix));
+    };
+  });
+}
+
 bool Service::idle() const { return generations_.empty() && offloaded_ == 0 && http_->busy() == 0; }
 
 void Service::Tick() {
   const auto now = Clock::now();
-  for (auto& [key, generation] : generations_) generation->Tick(now, options_.keep_alive);
-  if (host_.engine != nullptr) CheckStall(now);
+  std::vector<uint64_t> ended;
+  for (auto& [key, generation] : generations_) {
+    generation->Tick(now, options_.keep_alive);
+    if (generation->done()) ended.push_back(key);
+  }
+  for (const uint64_t key : ended) Erase(key);
+  if (probe_) CheckProbe(now);
   if (drained_ && idle()) std::exchange(drained_, nullptr)();
-}
-
-// Work and no steps: the engine hangs, and whoever watches /health should know.
-void Service::CheckStall(Clock::time_point now) {
-  const EngineStats stats = host_.engine->stats();
-  if (stats.steps != last_steps_ || stats.running + stats.waiting == 0) {
-    last_steps_ = stats.steps;
-    last_step_time_ = now;
+  if (host_.engine != nullptr && idle() && !draining_) {
+    idle_prefill_.Start(host_.engine, host_.mailbox);
   }
-  const bool stalled = now - last_step_time_ > options_.stall_timeout;
-  if (stalled && !stalled_) {
-    SC_LOG_ERROR("the engine has {} requests and has made no step for {} s",
-                 stats.running + stats.waiting, options_.stall_timeout.count() / 1000);
-  }
-  stalled_ = stalled;
 }
 
 void Service::Drain(std::function<void()> drained) {
@@ -267,14 +312,19 @@ void Service::Drain(std::function<void()> drained) {
   drained_ = std::move(drained);
 }
 
-void Service::CancelAll() {
-  draining_ = true;
+void Service::FailAll(const ApiError& error) {
   std::vector<uint64_t> keys;
   for (const auto& [key, generation] : generations_) keys.push_back(key);
   for (const uint64_t key : keys) {
-    generations_.at(key)->Fail(Unavailable("cancelled", "The server is shutting down."));
+    generations_.at(key)->Fail(error);
     Erase(key);
   }
+}
+
+void Service::CancelAll() {
+  draining_ = true;
+  if (probe_) EndProbe("the server is shutting down");
+  FailAll(Unavailable("cancelled", "The server is shutting down."));
 }
 
 }  // namespace seacliff::serve

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -17,11 +18,15 @@
 #include "serve/api_error.h"
 #include "serve/generation.h"
 #include "serve/http.h"
+#include "serve/idle_prefill.h"
 #include "serve/mailbox.h"
 #include "serve/metrics.h"
 #include "serve/options.h"
 #include "serve/requests.h"
 #include "serve/routes.h"
+#include "serve/sampled_turns.h"
+#include "serve/splice.h"
+#include "serve/watchdog.h"
 #include "serve/workers.h"
 
 namespace seacliff::serve {
@@ -34,20 +39,28 @@ struct Call {
   std::string rest;  // of the path
 };
 
-// What the preparation of a prompt needs; constant, so that workers may read it.
+// What the preparation of a prompt needs; constant but for the turns, which lock themselves, so
+// that workers may use it.
 struct PromptContext {
   const ServeOptions* options = nullptr;
   const Tokenizer* tokenizer = nullptr;
   ChatProfile profile = ChatProfile::kPreview;
   int32_t max_model_len = 0, vocab_size = 0;
+  SampledTurns* turns = nullptr;
 };
 
 struct Prepared {
   ApiError error;
   GenerationSpec spec;
 };
-Prepared PrepareChat(const PromptContext& context, std::string_view body);
-Prepared PrepareCompletion(const PromptContext& context, std::string_view body);
+// `api_key`: the request's, if keys are asked for.
+Prepared PrepareChat(const PromptContext& context, std::string_view body, std::string_view api_key);
+Prepared PrepareCompletion(const PromptContext& context, std::string_view body,
+                           std::string_view api_key);
+// The beginning of the prompt that the conversation's next turn will have: all up to the end of
+// this reply. Empty if it is cached already, as prompt and reply are.
+std::vector<int32_t> NextTurn(const PromptContext& context, GenerationSpec spec,
+                              const SampledReply& reply);
 // The reply's body, or the error.
 ApiError AnswerTokenize(const PromptContext& context, std::string_view body, std::string* answer);
 ApiError AnswerDetokenize(const PromptContext& context, std::string_view body, std::string* answer);
@@ -80,10 +93,12 @@ class Service {
 
  private:
   using Clock = std::chrono::steady_clock;
-  using Prepare = Prepared (*)(const PromptContext& context, std::string_view body);
+  using Prepare = Prepared (*)(const PromptContext& context, std::string_view body,
+                               std::string_view api_key);
   using Compute = ApiError (*)(const PromptContext& context, std::string_view body,
                                std::string* answer);
 
+  std::string_view KeyOf(const HttpRequest& request) const;
   bool HasKey(const HttpRequest& request) const;
   ApiError NotNow(const Route& route) const;
   void Answer(Call* call, int status, std::string_view body);
@@ -96,9 +111,15 @@ class Service {
   void AnswerComputed(Call call, Compute compute);
   void WriteModel(const std::string& name, class JsonWriter* json) const;
   void TakeEvents();
+  void OnReply(GenerationSpec* spec, SampledReply reply);
   void Erase(uint64_t key);
   void Tick();
-  void CheckStall(Clock::time_point now);
+  void OnStall(const std::optional<std::string>& reason);
+  void BeginProbe();
+  void CheckProbe(Clock::time_point now);
+  void TakeProbe(const Event& event);
+  void EndProbe(const std::string& failure);
+  void FailAll(const ApiError& error);
   bool idle() const;
 
   const ServeOptions options_;
@@ -110,6 +131,8 @@ class Service {
 
   std::unordered_map<uint64_t, std::unique_ptr<Generation>> generations_;
   std::unordered_map<RequestId, std::pair<uint64_t, size_t>> requests_;  // generation, choice
+  SampledTurns turns_;
+  IdlePrefill idle_prefill_;
   std::vector<Event> events_;
   uint64_t next_key_ = 1;
   uint64_t id_state_;
@@ -117,10 +140,15 @@ class Service {
 
   bool draining_ = false;
   std::function<void()> drained_;
-  bool stalled_ = false;
-  uint64_t last_steps_ = 0;
-  Clock::time_point last_step_time_;
+  std::string stalled_;  // why, while the engine is
 
+  // The proof of life under way: a request for one token, and who waits for it.
+  std::optional<RequestId> probe_;
+  std::vector<Call> probe_calls_;
+  uint64_t probe_tokens_ = 0;  // generated before it
+  Clock::time_point probe_deadline_;
+
+  std::unique_ptr<Watchdog> watchdog_;
   std::unique_ptr<Workers> workers_;  // last: its threads use what stands above
 };
 

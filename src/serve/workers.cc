@@ -3,6 +3,8 @@
 
 #include <utility>
 
+#include "base/stacks.h"
+
 namespace seacliff::serve {
 
 Workers::Workers(int threads) {
@@ -27,6 +29,7 @@ void Workers::Run(std::function<void()> task) {
 }
 
 void Workers::Work() {
+  NameThread("text");
   for (;;) {
     std::function<void()> task;
     {

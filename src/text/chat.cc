@@ -20,8 +20,28 @@ Result<EncodedPrompt> EncodeChat(const Tokenizer& tokenizer, std::span<const Cha
           fmt::format("the model's tokenizer has no token {}, which is {}", row.text, row.use));
     }
   }
-  return EncodedPrompt{tokenizer.EncodeSegments(prompt.segments), prompt.starts_in_reasoning,
-                       prompt.continues_message};
+  EncodedPrompt encoded;
+  encoded.starts_in_reasoning = prompt.starts_in_reasoning;
+  encoded.continues_message = prompt.continues_message;
+  encoded.forgets_reasoning = prompt.forgets_reasoning;
+  // Nothing joins over a special token, so the parts have the ids of the whole.
+  size_t at = 0;
+  const auto encode_up_to = [&](size_t end) {
+    const std::vector<int32_t> ids =
+        tokenizer.EncodeSegments(std::span(prompt.segments).subspan(at, end - at));
+    encoded.ids.insert(encoded.ids.end(), ids.begin(), ids.end());
+    at = end;
+    return encoded.ids.size();
+  };
+  for (const RenderedReply& reply : prompt.replies) {
+    ReplySpan span;
+    span.begin = encode_up_to(reply.begin);
+    span.end = encode_up_to(reply.end);
+    span.forgot_reasoning = reply.forgot_reasoning;
+    encoded.replies.push_back(span);
+  }
+  encode_up_to(prompt.segments.size());
+  return encoded;
 }
 
 }  // namespace seacliff

@@ -44,6 +44,7 @@ class Renderer {
       Header(OpensThinking(turns_.size()));
     }
     prompt_.continues_message = turns_.back().prefix;
+    prompt_.forgets_reasoning = options_.thinking && drop_;
     return std::move(prompt_);
   }
 
@@ -80,6 +81,7 @@ class Renderer {
   void Special(SpecialRole role) {
     prompt_.uses[static_cast<size_t>(role)] = true;
     Template(SpecialText(role));
+    behind_special_ = true;
   }
   void Template(std::string_view text) { Append(text, true); }
   void Client(std::string_view text) { Append(text, false); }
@@ -87,11 +89,15 @@ class Renderer {
   void Append(std::string_view text, bool trusted) {
     if (text.empty()) return;
     auto& segments = prompt_.segments;
-    if (segments.empty() || segments.back().trusted != trusted) {
+    if (segments.size() == first_segment_ || segments.back().trusted != trusted) {
       segments.push_back({std::string(), trusted});
     }
     segments.back().text += text;
+    behind_special_ = false;
   }
+
+  // What follows goes into segments of its own.
+  size_t Cut() { return first_segment_ = prompt_.segments.size(); }
 
   void Header(bool thinks) {
     Special(SpecialRole::kAssistant);
@@ -151,6 +157,21 @@ class Renderer {
     const bool thinks = OpensThinking(i) && !AfterTask(i);
     if (!header_open_ && !AfterTask(i)) Header(thinks);
     header_open_ = false;
+    if (behind_special_) {
+      RenderedReply reply;
+      reply.begin = Cut();
+      ReplyBody(turn, thinks);
+      reply.end = Cut();
+      reply.forgot_reasoning =
+          options_.thinking && drop_ && !thinks && !turn.prefix && !AfterTask(i);
+      prompt_.replies.push_back(reply);
+    } else {
+      ReplyBody(turn, thinks);
+    }
+    if (!turn.prefix) Special(SpecialRole::kEndOfSentence);
+  }
+
+  void ReplyBody(const ChatTurn& turn, bool thinks) {
     const std::string& content = turn.blocks[0].text;
     if (thinks) {
       Client(turn.reasoning);
@@ -163,7 +184,6 @@ class Renderer {
     prompt_.starts_in_reasoning = false;
     Client(content);
     if (!turn.calls.empty()) Calls(turn.calls);
-    if (!turn.prefix) Special(SpecialRole::kEndOfSentence);
   }
 
   void Tag(std::string_view begin, std::string_view name) {
@@ -236,6 +256,8 @@ class Renderer {
   bool drop_ = false;
   int64_t last_ = -1;
   bool header_open_ = false;  // nothing but a reminder has come since a reply's header
+  bool behind_special_ = false;
+  size_t first_segment_ = 0;  // that may be appended to
   RenderedPrompt prompt_;
 };
 

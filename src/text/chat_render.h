@@ -13,11 +13,19 @@
 
 namespace seacliff {
 
+// The body of an assistant's turn (ReplySpan), as segments.
+struct RenderedReply {
+  size_t begin = 0, end = 0;
+  bool forgot_reasoning = false;
+};
+
 struct RenderedPrompt {
   std::vector<TextSegment> segments;  // trusted: words of the template
+  std::vector<RenderedReply> replies;
   std::array<bool, static_cast<size_t>(SpecialRole::kCount)> uses{};  // special tokens in it
   bool starts_in_reasoning = false;
   bool continues_message = false;
+  bool forgets_reasoning = false;
 
   std::string Text() const;
 };

@@ -101,8 +101,10 @@ class FakeEngine : public Engine {
     stats.cache_usage = 0.25;
     stats.pages = 64;
     stats.steps = steps_;
+    stats.generated_tokens = generated_;
     return stats;
   }
+  std::string Describe() const override { return "a fake engine\n"; }
   std::atomic<int32_t> waiting{0};
 
  private:
@@ -166,6 +168,7 @@ class FakeEngine : public Engine {
         token.top.push_back({k == 0 ? token.id : 3 + k, -0.5f - static_cast<float>(k)});
       }
       ++live->given;
+      ++generated_;
       event.tokens.push_back(std::move(token));
       const auto& stops = live->request.stop_token_ids;
       const int32_t id = event.tokens.back().id;
@@ -184,7 +187,7 @@ class FakeEngine : public Engine {
   std::map<RequestId, Live> live_;
   std::vector<Request> seen_;
   bool stop_ = false, paused_ = false;
-  uint64_t steps_ = 0;
+  uint64_t steps_ = 0, generated_ = 0;
   std::atomic<int> cancels_{0};
   std::atomic<RequestId> last_id_{0};
   std::thread thread_;  // last: it uses what stands above

@@ -25,6 +25,7 @@ class ServerTest : public ::testing::Test {
     options.model_root = "models/tiny";
     options.version = "0.0-test";
     options.default_sampling.temperature = 0.7f;
+    options.idle_prefill = false;  // the engine sees what clients ask for, and nothing else
   }
 
   // Starts with `options`; the engine is attached unless told otherwise.

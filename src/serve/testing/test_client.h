@@ -9,6 +9,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
@@ -154,7 +155,10 @@ class Client {
  private:
   bool More() {
     char bytes[16384];
-    const ssize_t count = ::recv(socket_, bytes, sizeof(bytes), 0);
+    ssize_t count;
+    do {
+      count = ::recv(socket_, bytes, sizeof(bytes), 0);
+    } while (count < 0 && errno == EINTR);  // one with a timeout is not started again by itself
     if (count <= 0) return false;
     in_.append(bytes, static_cast<size_t>(count));
     return true;
