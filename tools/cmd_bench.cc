@@ -11,16 +11,29 @@
 #include "kernels/machine.h"
 #include "model/memory_report.h"
 #include "serve/json_writer.h"
+#include "tools/bench_all_reduce.h"
+#include "tools/bench_engine.h"
+#include "tools/bench_serve.h"
 #include "tools/cmd_common.h"
 #include "tools/commands.h"
+#include "tools/load_sweep.h"
 #include "tools/steps.h"
 #include "tools/throughput.h"
 
 namespace seacliff {
 namespace {
 
-// The command line that runs the same again; it stands in result lines.
-std::string CommandOf(const Settings& s) {
+constexpr const char* kFooter =
+    "Figures of a load (serve, or --max-concurrency), as vllm bench serve defines them:\n"
+    "  TTFT  from sending a request to the first chunk of its reply\n"
+    "  TPOT  (E2E - TTFT) / (output tokens - 1), of each request\n"
+    "  ITL   from each chunk of a reply to the next, over all requests\n"
+    "  E2E   from sending a request to the last chunk of its reply\n"
+    "Requests that fail, or whose usage is not what was asked for, count in none of them.";
+
+// The command line that runs the same again; it stands in result lines. Here as far as the model
+// goes.
+std::string CommandHead(const Settings& s) {
   std::string command = "seacliff bench " + s.benchmark;
   if (!s.model.empty()) command += " --model " + s.model;
   if (!s.config_file.empty()) command += " --config " + s.config_file;
@@ -32,11 +45,20 @@ std::string CommandOf(const Settings& s) {
   if (!s.kernels.empty()) command += " --kernels " + s.kernels;
   if (!s.isa.empty()) command += " --isa " + s.isa;
   if (s.threads != 0) command += fmt::format(" --threads {}", s.threads);
-  command += fmt::format(" --input-len {} --output-len {} --num-prompts {}", s.input_len,
-                         s.output_len, s.num_prompts);
+  if (s.tensor_parallel_size != 1) {
+    command += fmt::format(" --tensor-parallel-size {}", s.tensor_parallel_size);
+  }
+  if (s.max_model_len != 0) command += fmt::format(" --max-model-len {}", s.max_model_len);
+  return command + fmt::format(" --max-num-batched-tokens {}", s.max_num_batched_tokens);
+}
+
+std::string CommandOf(const Settings& s) {
+  std::string command =
+      CommandHead(s) + fmt::format(" --input-len {} --output-len {}", s.input_len, s.output_len);
+  if (s.num_prompts != 0) command += fmt::format(" --num-prompts {}", s.num_prompts);
+  if (!s.max_concurrency.empty()) command += " --max-concurrency " + s.max_concurrency;
   if (s.depth != 0) command += fmt::format(" --depth {}", s.depth);
-  return command + fmt::format(" --max-num-batched-tokens {} --warmup {} --repeat {} --seed {}",
-                               s.max_num_batched_tokens, s.warmup, s.repeat, *s.seed);
+  return command + fmt::format(" --warmup {} --repeat {} --seed {}", s.warmup, s.repeat, *s.seed);
 }
 
 Status CheckSettings(const Settings& s) {
@@ -58,9 +80,9 @@ ThroughputOptions ThroughputOptionsOf(const Settings& s) {
   ThroughputOptions o;
   o.input_len = s.input_len;
   o.output_len = s.output_len;
-  o.num_prompts = s.num_prompts;
+  o.num_prompts = std::max<int64_t>(s.num_prompts, 1);
   o.depth = s.depth;
-  o.max_num_batched_tokens = std::max(s.max_num_batched_tokens, s.num_prompts);
+  o.max_num_batched_tokens = std::max(s.max_num_batched_tokens, o.num_prompts);
   o.warmup = s.warmup;
   o.repeat = s.repeat;
   o.seed = static_cast<uint64_t>(*s.seed);
@@ -73,6 +95,7 @@ MemoryRequest MemoryRequestOf(const ModelConfig& config, const ModelOptions& opt
                               const ThroughputOptions& o) {
   MemoryRequest request;
   request.config = config;
+  request.ranks = options.tensor_parallel_size;
   request.exact = options.numerics == Numerics::kExact;
   request.utilization = 1000;
   request.limits.max_num_seqs = o.num_prompts;
@@ -84,6 +107,7 @@ MemoryRequest MemoryRequestOf(const ModelConfig& config, const ModelOptions& opt
   return request;
 }
 
+// Null where this host follows another one, which has ended.
 Result<std::unique_ptr<Model>> Load(const Settings& s, const ThroughputOptions& o) {
   ModelOptions options;
   options.dir = s.model;
@@ -95,6 +119,7 @@ Result<std::unique_ptr<Model>> Load(const Settings& s, const ThroughputOptions& 
   options.device = s.device;
   options.kernels = s.kernels;
   options.threads = static_cast<int32_t>(s.threads);
+  SetRanks(s, options);
   options.seed = o.seed;
   options.max_tokens = o.max_num_batched_tokens;
   SC_ASSIGN_OR_RETURN(const ModelConfig config, s.config_file.empty()
@@ -106,7 +131,9 @@ Result<std::unique_ptr<Model>> Load(const Settings& s, const ThroughputOptions& 
   }
   DirectRunner::SizeCache(o.num_prompts, o.max_len(), options);
   SC_RETURN_IF_ERROR(PlanLoading(options.device, MemoryRequestOf(config, options, o)).status());
-  return Model::Load(options, ShowProgress());
+  if (options.node_rank == 0) return Model::Load(options, ShowProgress());
+  SC_RETURN_IF_ERROR(Model::Follow(options, ShowProgress()));
+  return std::unique_ptr<Model>();
 }
 
 // The machine may have been busy with something else at one of the two times.
@@ -169,7 +196,7 @@ std::string JsonLine(const Settings& s, const PhaseResult& phase, const MachineL
       .Field("bench", s.benchmark)
       .Field("test", phase.name)
       .Field("depth", phase.depth)
-      .Field("batch", s.num_prompts)
+      .Field("batch", std::max<int64_t>(s.num_prompts, 1))
       .Field("tokens", phase.tokens)
       .Field("steps", phase.steps)
       .Field("repeat", static_cast<int64_t>(phase.seconds.size()))
@@ -196,48 +223,81 @@ std::string JsonLine(const Settings& s, const PhaseResult& phase, const MachineL
   return json.Take();
 }
 
-Status BenchSteps(const Settings& s, Model& model, const MachineLimits& limits) {
-  StepsOptions o;
-  o.num_prompts = s.num_prompts;
-  o.depth = s.depth;
-  o.max_num_batched_tokens = s.max_num_batched_tokens;
-  o.seed = static_cast<uint64_t>(*s.seed);
-  SC_ASSIGN_OR_RETURN(const StepBudget budget, MeasureSteps(model, o));
-  fmt::print("{}: {}\na decode step of {} sequences with {} tokens each, {} layers\n\n{}",
-             model.context().device()->gpu().name, limits.Describe(), o.num_prompts, o.depth,
-             model.config().layers, budget.Describe(limits.read_gbps));
-  if (s.output_json.empty()) return OkStatus();
+std::string StepsLine(const Settings& s, const StepBudget& budget, int64_t depth, Model& model,
+                      double read_gbps) {
   serve::JsonWriter json;
   json.BeginObject()
       .Field("bench", s.benchmark)
-      .Field("batch", o.num_prompts)
-      .Field("depth", o.depth)
+      .Field("batch", budget.batch)
+      .Field("depth", depth)
       .Field("layers", model.config().layers)
+      .Field("ranks", s.tensor_parallel_size)
       .Field("step_us", budget.microseconds)
+      .Field("limit_us", budget.limit_us(read_gbps))
       .Field("bytes", budget.work.bytes)
-      .Field("read_gbps", limits.read_gbps)
-      .Field("of_read",
-             static_cast<double>(budget.work.bytes) / budget.microseconds / 1e3 / limits.read_gbps)
+      .Field("read_gbps", read_gbps)
+      .Field("of_read", budget.limit_us(read_gbps) / budget.microseconds)
       .Field("experts", budget.experts)
       .Field("uniform_experts", budget.uniform_experts)
       .Field("rows", RowsRun(model.context()))
-      .Field("machine", s.machine.empty() ? model.context().device()->gpu().name : s.machine)
+      .Field("machine", MachineName(s))
       .Field("version", SEACLIFF_VERSION)
       .Field("command", CommandOf(s))
       .EndObject();
-  return AppendLines(s.output_json, {json.Take()});
+  return json.Take();
+}
+
+Status BenchSteps(const Settings& s, const StepsOptions& o, Model& model,
+                  const MachineLimits& limits) {
+  SC_ASSIGN_OR_RETURN(const std::vector<StepBudget> budgets, MeasureSteps(model, o));
+  fmt::print("{}: {}\n", MachineName(s), limits.Describe());
+  std::vector<std::string> lines;
+  for (const StepBudget& budget : budgets) {
+    fmt::print("\na decode step of {} sequences with {} tokens each, {} layers\n\n{}", budget.batch,
+               o.depth, model.config().layers, budget.Describe(limits.read_gbps));
+    lines.push_back(StepsLine(s, budget, o.depth, model, limits.read_gbps));
+  }
+  return s.output_json.empty() ? OkStatus() : AppendLines(s.output_json, lines);
+}
+
+Result<StepsOptions> StepsOptionsOf(const Settings& s) {
+  StepsOptions o;
+  o.batches = {std::max<int64_t>(s.num_prompts, 1)};
+  if (!s.max_concurrency.empty()) {
+    SC_ASSIGN_OR_RETURN(o.batches, ParseConcurrencies(s.max_concurrency));
+    if (std::find(o.batches.begin(), o.batches.end(), 0) != o.batches.end()) {
+      return InvalidArgument("--max-concurrency: a step has at least one sequence");
+    }
+  }
+  o.depth = s.depth;
+  o.max_num_batched_tokens = s.max_num_batched_tokens;
+  o.ranks = s.tensor_parallel_size;
+  o.seed = static_cast<uint64_t>(*s.seed);
+  o.timeline = s.profile;
+  return o;
 }
 
 Status Bench(const Settings& settings) {
+  if (settings.benchmark == "serve") return BenchServe(settings);
+  if (settings.benchmark == "all-reduce") return BenchAllReduce(settings);
   SC_RETURN_IF_ERROR(CheckSettings(settings));
-  const ThroughputOptions options = ThroughputOptionsOf(settings);
+  if (settings.benchmark == "throughput" && !settings.max_concurrency.empty()) {
+    return BenchEngine(settings, CommandHead(settings));
+  }
+  ThroughputOptions options = ThroughputOptionsOf(settings);
+  SC_ASSIGN_OR_RETURN(const StepsOptions steps, StepsOptionsOf(settings));
+  if (settings.benchmark == "steps") {
+    options.num_prompts = *std::max_element(steps.batches.begin(), steps.batches.end());
+    options.max_num_batched_tokens = std::max(options.max_num_batched_tokens, options.num_prompts);
+  }
   SC_ASSIGN_OR_RETURN(MachineLimits limits, DeviceLimitsOf(settings));
   SC_ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Load(settings, options));
+  if (model == nullptr) return OkStatus();
   Context& context = model->context();
   const Device* device = context.device();
   if (settings.benchmark == "steps") {
     if (device == nullptr) return InvalidArgument("bench steps: needs a GPU");
-    return BenchSteps(settings, *model, limits);
+    return BenchSteps(settings, steps, *model, limits);
   }
   if (device == nullptr) limits = MeasureLimits(context.pool());
   Throughput throughput(*model, options);
@@ -266,6 +326,7 @@ Status Bench(const Settings& settings) {
 
 void AddBench(CLI::App& app, Status& status) {
   AddCommand(app, kBench, "bench", "Measure the speed of a model", status, Bench);
+  app.get_subcommand("bench")->footer(kFooter);
 }
 
 }  // namespace seacliff

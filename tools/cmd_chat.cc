@@ -192,6 +192,7 @@ class Chat {
 };
 
 Status RunChat(const Settings& settings) {
+  if (settings.node_rank != 0) return FollowNode0(settings);
   SC_ASSIGN_OR_RETURN(const ChatEffortChoice effort, EffortOf(settings));
   SC_ASSIGN_OR_RETURN(const LoadedModel model, LoadModel(settings));
   CatchInterrupts();

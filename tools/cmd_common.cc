@@ -16,6 +16,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "checkpoint/progress_bar.h"
+#include "kernels/machine.h"
 #include "serve/mailbox.h"
 
 namespace seacliff {
@@ -141,14 +142,32 @@ EngineOptions EngineOptionsOf(const Settings& settings) {
   options.repack_cache = settings.repack_cache;
   options.device = settings.device;
   options.kernels = settings.kernels;
+  SetRanks(settings, options);
   options.threads = static_cast<int32_t>(settings.threads);
   options.max_model_len = static_cast<int32_t>(settings.max_model_len);
   options.max_num_seqs = static_cast<int32_t>(settings.max_num_seqs);
   options.max_num_batched_tokens = static_cast<int32_t>(settings.max_num_batched_tokens);
+  options.prefix_caching = !settings.no_prefix_caching;
   options.kv_cache_memory = settings.kv_cache_memory.value;
   options.gpu_memory_utilization = settings.gpu_memory_utilization;
   options.seed = static_cast<uint64_t>(settings.seed.value_or(0));
   return options;
+}
+
+Status FollowNode0(const Settings& settings) {
+  return Engine::Follow(EngineOptionsOf(settings), ShowProgress());
+}
+
+std::string MachineName(const Settings& settings) {
+  if (!settings.machine.empty()) return settings.machine;
+  const Machine machine = InspectMachine();
+  const bool on_cpu = settings.device == "cpu" ||
+                      (settings.device == "auto" && settings.numerics == "exact") ||
+                      machine.gpus.empty();
+  if (on_cpu) return machine.cpu;
+  const std::string& name = machine.gpus.front().name;
+  const int64_t gpus = settings.tensor_parallel_size;
+  return gpus == 1 ? name : fmt::format("{}x {}", gpus, name);
 }
 
 Result<SamplingParams> SamplingOf(const Settings& settings) {

@@ -22,6 +22,20 @@ void AddCommand(CLI::App& app, Command command, const char* name, const char* he
                 std::function<Status(const Settings&)> run);
 
 EngineOptions EngineOptionsOf(const Settings& settings);
+// How ranks share the model, in the options of an engine or of a model.
+template <typename Options>
+void SetRanks(const Settings& settings, Options& options) {
+  options.tensor_parallel_size = static_cast<int32_t>(settings.tensor_parallel_size);
+  options.nodes = static_cast<int32_t>(settings.nnodes);
+  options.node_rank = static_cast<int32_t>(settings.node_rank);
+  options.rendezvous = settings.rendezvous;
+  options.rank_timeout = settings.rank_timeout;
+  options.nccl_library = settings.nccl_library;
+}
+// --machine, else what the model runs on by --device: "2x NVIDIA H200", or the CPU.
+std::string MachineName(const Settings& settings);
+// Runs this host's ranks for node 0 until that has done what the command says (--node-rank).
+Status FollowNode0(const Settings& settings);
 // Flags, else the model's generation_config.json, else the model's own: temperature 1, no cuts.
 Result<SamplingParams> SamplingOf(const Settings& settings);
 // --chat-profile; "auto" looks at the model's files.

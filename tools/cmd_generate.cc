@@ -73,6 +73,7 @@ Result<ReplyTally> Answer(const Settings& settings, const LoadedModel& model,
 }
 
 Status Generate(const Settings& settings) {
+  if (settings.node_rank != 0) return FollowNode0(settings);
   SC_ASSIGN_OR_RETURN(const std::string prompt, PromptOf(settings));
   if (prompt.empty()) return InvalidArgument("--prompt: is empty");
   const bool chat = settings.chat || settings.think;

@@ -18,6 +18,7 @@ namespace seacliff {
 namespace {
 
 struct LogitsOptions {
+  const Settings* settings = nullptr;
   std::string dir, ids_file, out, numerics = "checkpoint", kernels, load_format = "auto", device,
                                   repack_cache;
   int64_t prefill = -1, chunk = 0, from = -1;
@@ -148,10 +149,12 @@ Status Logits(LogitsOptions o) {
   options.device = o.device;
   options.kernels = o.kernels;
   options.threads = o.threads;
+  SetRanks(*o.settings, options);
   options.seed = o.seed;
   options.mtp = o.mtp;
   options.max_tokens = std::min(o.chunk, o.prefill);
   DirectRunner::SizeCache(1, total, options);
+  if (options.node_rank != 0) return Model::Follow(options, ShowProgress());
   SC_ASSIGN_OR_RETURN(auto model, Model::Load(options, ShowProgress()));
 
   Collected out;
@@ -178,6 +181,7 @@ void AddLogits(CLI::App& app, Status& status) {
                if (s.ids_file.empty()) return InvalidArgument("--ids-file: must be given");
                if (s.out.empty()) return InvalidArgument("--out: must be given");
                LogitsOptions o;
+               o.settings = &s;
                o.dir = s.dir;
                o.ids_file = s.ids_file;
                o.out = s.out;

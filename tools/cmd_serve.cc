@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <mutex>
 
@@ -13,6 +14,8 @@
 
 namespace seacliff {
 namespace {
+
+constexpr int kStalledStatus = 4;
 
 std::chrono::milliseconds Milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
@@ -33,6 +36,7 @@ Result<serve::ServeOptions> ServeOptionsOf(const Settings& settings) {
   if (options.model_names.empty()) options.model_names.push_back(FolderName(settings.dir));
   options.model_root = settings.dir;
   options.version = SEACLIFF_VERSION;
+  options.machine = MachineName(settings);
   options.api_keys = settings.api_keys;
   options.max_waiting = static_cast<int32_t>(settings.max_waiting);
   options.max_logprobs = static_cast<int32_t>(settings.max_logprobs);
@@ -44,14 +48,20 @@ Result<serve::ServeOptions> ServeOptionsOf(const Settings& settings) {
     options.default_effort = choice.effort;
   }
   options.trust_special_tokens = settings.trust_special_tokens;
+  options.reply_memory = settings.reply_memory.value;
+  options.idle_prefill = settings.idle_prefill == "on" && !settings.no_prefix_caching;
   options.workers = static_cast<int32_t>(settings.text_threads);
   options.keep_alive = Milliseconds(settings.keep_alive);
   options.stall_timeout = Milliseconds(settings.stall_timeout);
+  options.request_timeout = Milliseconds(settings.request_timeout);
+  // The engine's thread hangs, so an orderly end would wait for it.
+  if (settings.on_stall == "exit") options.on_stall = [] { std::_Exit(kStalledStatus); };
   options.drain_timeout = Milliseconds(settings.drain_timeout);
   return options;
 }
 
 Status Serve(const Settings& settings) {
+  if (settings.node_rank != 0) return FollowNode0(settings);
   // What fails fast comes first, so that no client sees a server that will go away again.
   SC_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(settings.dir));
   SC_ASSIGN_OR_RETURN(const ChatProfile profile, ProfileOf(settings));

@@ -9,6 +9,7 @@
 #include "kernels/machine.h"
 #include "kernels/table.h"
 #include "model/memory_report.h"
+#include "parallel/device_group.h"
 #include "serve/server.h"
 #include "text/specials.h"
 #include "tools/cmd_common.h"
@@ -35,7 +36,11 @@ Result<std::string> Kernels(const Settings& settings) {
   }
   std::fputs(DescribeMachine(machine).c_str(), stderr);  // stdout is the table alone
   const bool gpu = settings.device != "cpu" && !machine.gpus.empty();
-  return DescribeKernels(rows, gpu ? &machine.gpus[0] : nullptr);
+  std::string text = DescribeKernels(rows, gpu ? &machine.gpus[0] : nullptr);
+  if (gpu && machine.gpus.size() > 1) {
+    text += "\n" + DescribeCollectives(rows, machine.gpus, settings.nccl_library);
+  }
+  return text;
 }
 
 Result<std::string> Tensors(const Settings& settings) {
@@ -61,6 +66,7 @@ Result<std::string> Memory(const Settings& settings) {
   request.limits.max_num_seqs = settings.max_num_seqs;
   request.limits.max_num_batched_tokens = settings.max_num_batched_tokens;
   request.limits.max_model_len = settings.max_model_len;
+  request.limits.prefix_caching = !settings.no_prefix_caching;
   request.limits.kv_cache_memory = settings.kv_cache_memory.value;
 
   std::string device = "a GPU";

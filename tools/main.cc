@@ -1,6 +1,6 @@
 // The seacliff command line: picks the command and turns errors into one line and an exit status, 1
-// for what went wrong, 2 for a command line that cannot be followed, 3 for a lost device, after
-// which a new process may well succeed.
+// for what went wrong, 2 for a command line that cannot be followed, 3 for a lost device, 4
+// (serve) for an engine that hangs, after which a new process may well succeed.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <string>
