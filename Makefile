@@ -46,7 +46,7 @@ test-all: ready ## the slow tests too (clang-tidy, long simulations, fuzzers, CU
 asan tsan: ready
 	@$(call configure,$@,-DSEACLIFF_TESTS=ON)
 	@$(call compile,$@)
-	@$(CTEST) --test-dir build/$@ -LE 'slow|taste'
+	@SEACLIFF_SOAK_SECONDS=60 $(CTEST) --test-dir build/$@ -LE 'slow|taste'
 asan: ## build and test with the address and undefined behaviour sanitizers
 tsan: ## build and test with the thread sanitizer
 

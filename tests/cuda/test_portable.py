@@ -12,13 +12,13 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(os.environ["SEACLIFF_SOURCE_DIR"])
-KERNELS = ROOT / "src/kernels"
+SOURCES = ROOT / "src"
 # Rows for one architecture are named after it; every other CUDA source is portable.
 ONE_ARCHITECTURE = re.compile(r"(^|_)sm\d+\w*\.cuh?$")
 
 
 def portable_sources():
-    return [path for path in sorted(KERNELS.rglob("*.cu*")) if not ONE_ARCHITECTURE.search(path.name)]
+    return [path for path in sorted(SOURCES.rglob("*.cu*")) if not ONE_ARCHITECTURE.search(path.name)]
 
 
 def tool(name):
@@ -43,7 +43,7 @@ def assemble(ptx):
     run(tool("ptxas"), "-arch=sm_80", ptx, "-o", ptx.with_suffix(".cubin"))
 
 
-@pytest.mark.parametrize("source", portable_sources(), ids=lambda path: str(path.relative_to(KERNELS)))
+@pytest.mark.parametrize("source", portable_sources(), ids=lambda path: str(path.relative_to(SOURCES)))
 def test_sources_do_not_ask_for_the_architecture(source):
     assert "__CUDA_ARCH" not in source.read_text()
 

@@ -21,6 +21,7 @@
 #include "model/packing.h"
 #include "model/rope.h"
 #include "model/scratch.h"
+#include "parallel/one_rank.h"
 
 namespace seacliff {
 
@@ -63,7 +64,7 @@ class Side {
     }
     if (runs == Runs::kDevice) {
       k_.set_device(device);
-      uploaded_ = DeviceWeights::Upload(weights_, *device, {}).value();
+      uploaded_ = DeviceWeights::Upload(weights_, checkpoint_, *device, {}).value();
     }
   }
 
@@ -81,8 +82,8 @@ class Side {
     Put(s_.mix.data, other.s_.mix.data, s_.mix.size() * static_cast<int64_t>(sizeof(float)));
   }
   void Layer(int64_t i) {
-    Block(k_, config_, weights_.layers[static_cast<size_t>(i)], batch_, cache_.layer(i), i == 0,
-          s_);
+    Block(k_, comm_, config_, weights_.layers[static_cast<size_t>(i)], batch_, cache_.layer(i),
+          i == 0, s_);
     const Status status = k_.TakeError();
     ASSERT_TRUE(status.ok()) << status.message();
     if (device_ == nullptr) return;
@@ -147,6 +148,7 @@ class Side {
   Device* device_;
   Checkpoint checkpoint_;
   Context k_;
+  OneRank comm_;
   std::vector<float> frequencies_[2];
   ModelWeights weights_;
   PackedWeights packed_;

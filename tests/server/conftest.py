@@ -85,6 +85,17 @@ class Server:
             time.sleep(0.02)
         raise AssertionError("requests are still running")
 
+    def wait_idle_prefill(self, before, seconds=20):
+        """Waits until more than `before` tokens were computed in idle time, and no more come."""
+        deadline = time.monotonic() + seconds
+        last, since = before, time.monotonic()
+        while last == before or time.monotonic() - since < 0.5:
+            assert time.monotonic() < deadline, "nothing was computed in idle time"
+            now = self.metric("seacliff:idle_prefill_tokens_total")
+            if now != last:
+                last, since = now, time.monotonic()
+            time.sleep(0.02)
+
     def stop(self):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
