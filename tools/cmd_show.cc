@@ -9,6 +9,7 @@
 #include "kernels/machine.h"
 #include "kernels/table.h"
 #include "model/memory_report.h"
+#include "model/rehearsal.h"
 #include "parallel/device_group.h"
 #include "serve/server.h"
 #include "text/specials.h"
@@ -39,6 +40,12 @@ Result<std::string> Kernels(const Settings& settings) {
   std::string text = DescribeKernels(rows, gpu ? &machine.gpus[0] : nullptr);
   if (gpu && machine.gpus.size() > 1) {
     text += "\n" + DescribeCollectives(rows, machine.gpus, settings.nccl_library);
+  }
+  if (HasConfig(settings)) {
+    SC_ASSIGN_OR_RETURN(const ModelConfig config, ConfigOf(settings));
+    SC_ASSIGN_OR_RETURN(const std::string taken,
+                        DescribeRowsTaken(config, rows, gpu ? &machine.gpus[0] : nullptr));
+    text += "\n" + taken;
   }
   return text;
 }

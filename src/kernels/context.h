@@ -25,6 +25,16 @@ class Context {
   void set_device(Device* device) { device_ = device; }
   Device* device() const { return device_; }  // null on the host
 
+  // From now on ops compute nothing, but mark the rows that they would run on this GPU, or on the
+  // host if it is null. It must outlive the context.
+  void Rehearse(const Gpu* gpu) {
+    rehearses_ = true;
+    rehearsed_gpu_ = gpu;
+  }
+  bool rehearses() const { return rehearses_; }
+  // That rows are chosen for; null on the host.
+  const Gpu* gpu() const { return device_ != nullptr ? &device_->gpu() : rehearsed_gpu_; }
+
   ThreadPool& pool() { return pool_; }
   Rows& rows() { return rows_; }
 
@@ -56,6 +66,8 @@ class Context {
  private:
   ThreadPool pool_;
   Device* device_ = nullptr;
+  const Gpu* rehearsed_gpu_ = nullptr;
+  bool rehearses_ = false;
   Rows rows_;
   std::array<uint32_t, static_cast<size_t>(Op::kCount)> rows_run_ = {};
   Profile* profile_ = nullptr;

@@ -216,13 +216,15 @@ template <const auto& kRows, typename Args>
 void Dispatch(Context& k, Op op, const Args& a) {
   static_assert(LastTakesAll(kRows));
   if (!k.ok()) return;
-  const Gpu* gpu = k.device() != nullptr ? &k.device()->gpu() : nullptr;
+  const Gpu* gpu = k.gpu();
   const std::string_view forced = k.rows().forced(op);
   for (const auto& row : kRows) {
     if (!WhyNot(Info(row), op, k.rows(), gpu).empty()) continue;
     if (row.test != nullptr && !row.test(a)) continue;
     if (k.wanted() != nullptr && !(*k.wanted())(NameOf(k, op, row, a))) return;
     k.MarkRun(op, static_cast<size_t>(&row - kRows));
+    // What stands for several others asks for them.
+    if (k.rehearses() && std::string_view(row.row) != "parts") return;
     return k.profile() == nullptr ? Run(k, row, a) : RunProfiled(k, op, row, a);
   }
   k.Fail(forced.empty() ? Unimplemented(fmt::format("{}: no row for the GPU takes these arguments",
@@ -390,6 +392,20 @@ std::string RowsRun(const Context& k) {
   }
   return text;
 }
+
+std::string RowsRun(const Context& k, Op op) {
+  std::string text;
+  for (const auto& info : Table()) {
+    if (info.op != op) continue;
+    for (size_t r = 0; r < info.rows.size(); ++r) {
+      if ((k.rows_run(op) >> r & 1) == 0) continue;
+      text += fmt::format("{}{}", text.empty() ? "" : ",", info.rows[r].row);
+    }
+  }
+  return text;
+}
+
+const char* NameOf(Op op) { return kNames[static_cast<size_t>(op)]; }
 
 std::string_view WhyNot(const RowInfo& row, Op op, const Rows& rows, const Gpu* gpu) {
   const std::string_view forced = rows.forced(op);

@@ -85,6 +85,9 @@ std::span<const RowInfo> AllReduceRows();
 
 // The rows that have run in this context: "embed=cpu,linear=cpu,linear=ref", ops in their order.
 std::string RowsRun(const Context& k);
+// Those of one op: "cpu,ref".
+std::string RowsRun(const Context& k, Op op);
+const char* NameOf(Op op);
 
 // The table as text: op, row, runs on, needs, here (CHOSEN, or why not). With a GPU both its rows
 // and those of the CPU are chosen among; without one the text is the same in every build.

@@ -82,8 +82,9 @@ void CheckPrompt(const ChatRequest& request, ChatProfile profile, const std::vec
 }
 
 void Check(std::string_view body, ChatProfile profile) {
-  const PromptContext context{&TheOptions(), &TheTokenizer(), profile, 1 << 20,
-                              TheTokenizer().vocab_size()};
+  static serve::SampledTurns turns(1 << 20);
+  const PromptContext context{
+      &TheOptions(), &TheTokenizer(), profile, 1 << 20, TheTokenizer().vocab_size(), &turns};
   const serve::Prepared prepared = PrepareChat(context, body, "");
   if (prepared.error.any()) {
     FUZZ_REQUIRE(prepared.error.http_status >= 400 && prepared.error.http_status < 500);
