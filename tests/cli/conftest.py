@@ -1,7 +1,9 @@
 """The binary and the repository, as ctest names them in the environment."""
 
+import contextlib
 import os
 import pathlib
+import re
 import subprocess
 
 import pytest
@@ -37,3 +39,24 @@ DUMMY = ("models/tiny", "--load-format", "dummy")
 @pytest.fixture(scope="session")
 def dummy():
     return DUMMY
+
+
+@pytest.fixture(scope="session")
+def serving():
+    """`with serving() as (process, port):` a server of the demo model with made-up weights."""
+    @contextlib.contextmanager
+    def run():
+        process = subprocess.Popen([BINARY, "serve", *DUMMY, "--port", "0"], cwd=ROOT, text=True,
+                                   stderr=subprocess.PIPE)
+        try:
+            for line in process.stderr:
+                if found := re.search(r"serving .*http://[^:]*:(\d+)/", line):
+                    yield process, int(found.group(1))
+                    break
+            else:
+                pytest.fail("the server did not start")
+        finally:
+            process.kill()
+            process.wait()
+            process.stderr.close()
+    return run

@@ -3,7 +3,6 @@
 import json
 import re
 import socket
-import subprocess
 import threading
 
 import numpy
@@ -25,21 +24,10 @@ def lines(path):
 
 
 @pytest.fixture(scope="module")
-def tiny(binary, root, dummy):
+def tiny(serving):
     """The address of our own server."""
-    process = subprocess.Popen([binary, "serve", *dummy, "--port", "0"], cwd=root, text=True,
-                               stderr=subprocess.PIPE)
-    try:
-        for line in process.stderr:
-            if found := re.search(r"serving .*(http://[^:]*:\d+)/", line):
-                yield found.group(1)
-                break
-        else:
-            pytest.fail("the server did not start")
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
+    with serving() as (_, port):
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_a_sweep_over_our_own_server(seacliff, tiny, tmp_path):

@@ -2,29 +2,16 @@
 
 import http.client
 import json
-import re
 import signal
 import socket
-import subprocess
 
 import pytest
 
 
 @pytest.fixture
-def server(binary, root, dummy):
-    process = subprocess.Popen([binary, "serve", *dummy, "--port", "0"], cwd=root, text=True,
-                               stderr=subprocess.PIPE)
-    try:
-        for line in process.stderr:
-            if found := re.search(r"serving .*http://[^:]*:(\d+)/", line):
-                yield process, int(found.group(1))
-                break
-        else:
-            pytest.fail("the server did not start")
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
+def server(serving):
+    with serving() as (process, port):
+        yield process, port
 
 
 def test_serves_until_a_signal(server):
