@@ -3,12 +3,16 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "kernels/common/cuda.cuh"
 #include "kernels/cuda_devices.h"
 #include "kernels/device.h"
+#include "kernels/shared_device.h"
 
 namespace seacliff {
 namespace {
@@ -68,8 +72,8 @@ class CudaGraph : public DeviceGraph {
 
 class CudaDevice : public Device {
  public:
-  CudaDevice(Gpu gpu, cudaStream_t stream, cudaEvent_t begin, cudaEvent_t end)
-      : Device(std::move(gpu)), stream_(stream), begin_(begin), end_(end) {
+  CudaDevice(Gpu gpu, bool overlaps, cudaStream_t stream, cudaEvent_t begin, cudaEvent_t end)
+      : Device(std::move(gpu)), stream_(stream), begin_(begin), end_(end), overlaps_(overlaps) {
     counters_ = Allocate(kCounters * 4, "counters");
   }
   ~CudaDevice() override {
@@ -163,7 +167,7 @@ class CudaDevice : public Device {
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t exec = nullptr;
     Check(cudaStreamEndCapture(Stream(), &graph), "recording");
-    if (error_.ok()) Check(cudaGraphInstantiate(&exec, graph, 0), "recording");
+    if (error_.ok()) Check(cudaGraphInstantiate(&exec, graph, 0), "making a graph");
     if (graph != nullptr) cudaGraphDestroy(graph);
     return exec == nullptr ? nullptr : std::make_unique<CudaGraph>(exec);
   }
@@ -226,25 +230,23 @@ class CudaDevice : public Device {
   Buffer workspace_, pinned_, counters_;
   int64_t workspace_moves_ = 0;
   bool recording_ = false, lost_ = false;
-  const bool overlaps_ = CodeOverlaps();
+  const bool overlaps_;
   Status error_;
 };
 
-}  // namespace
-
-Result<std::unique_ptr<Device>> OpenDevice(int32_t index, const DeviceLimits& limits) {
+Result<Gpu> FindGpu(int32_t index) {
   std::vector<Gpu> gpus;
   const std::string why = ListCudaDevices(gpus);
   if (gpus.empty()) return NotFound("no usable GPU: " + why);
   const auto gpu =
       std::find_if(gpus.begin(), gpus.end(), [index](const Gpu& g) { return g.index == index; });
   if (gpu == gpus.end()) return NotFound("no usable GPU with number " + std::to_string(index));
-  if (limits.shared_memory > 0) {
-    gpu->shared_memory = std::min(gpu->shared_memory, limits.shared_memory);
-  }
-  if (limits.multiprocessors > 0) {
-    gpu->multiprocessors = std::min(gpu->multiprocessors, limits.multiprocessors);
-  }
+  return std::move(*gpu);
+}
+
+// `may_overlap`: what the code and the card allow.
+Result<std::unique_ptr<Device>> Open(Gpu gpu, bool may_overlap) {
+  const int32_t index = gpu.index;
   cudaStream_t stream = nullptr;
   cudaEvent_t begin = nullptr, end = nullptr;
   cudaError_t code = cudaSetDevice(index);
@@ -255,7 +257,43 @@ Result<std::unique_ptr<Device>> OpenDevice(int32_t index, const DeviceLimits& li
   if (code != cudaSuccess) {
     return Internal("CUDA: opening GPU " + std::to_string(index) + ": " + cudaGetErrorString(code));
   }
-  return std::unique_ptr<Device>(std::make_unique<CudaDevice>(std::move(*gpu), stream, begin, end));
+  return std::unique_ptr<Device>(std::make_unique<CudaDevice>(
+      std::move(gpu), may_overlap && CodeOverlaps(), stream, begin, end));
+}
+
+}  // namespace
+
+void cuda::AllowShared(Context& k, const void* kernel, int64_t bytes) {
+  constexpr int64_t kAlways = 48 * 1024;
+  if (bytes <= kAlways) return;
+  static std::mutex mutex;
+  static std::map<std::pair<int32_t, const void*>, int64_t> allowed;
+  const std::lock_guard lock(mutex);
+  int64_t& most = allowed[{k.device()->gpu().index, kernel}];
+  if (bytes <= most) return;
+  most = bytes;
+  // A launch that asks for more than there is fails.
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                       static_cast<int>(bytes));
+}
+
+Result<std::unique_ptr<Device>> OpenDevice(int32_t index, const DeviceLimits& limits) {
+  SC_ASSIGN_OR_RETURN(Gpu gpu, FindGpu(index));
+  if (limits.shared_memory > 0) {
+    gpu.shared_memory = std::min(gpu.shared_memory, limits.shared_memory);
+  }
+  if (limits.multiprocessors > 0) {
+    gpu.multiprocessors = std::min(gpu.multiprocessors, limits.multiprocessors);
+  }
+  return Open(std::move(gpu), true);
+}
+
+Result<std::unique_ptr<Device>> OpenSharedDevice(int32_t index, int32_t sharers) {
+  SC_ASSIGN_OR_RETURN(Gpu gpu, FindGpu(index));
+  // Some are left to blocks that wait for another's, which a collective has at most so many of.
+  constexpr int32_t kWaiting = 32;
+  gpu.multiprocessors = std::max((gpu.multiprocessors - kWaiting) / sharers, 1);
+  return Open(std::move(gpu), false);
 }
 
 }  // namespace seacliff

@@ -187,6 +187,40 @@ TEST_F(SamplingTest, BiasAndBannedIds) {
   ExpectNear(Frequencies({0, 5, 50}), {0, 1, 0});
 }
 
+TEST_F(SamplingTest, MasksLeaveTheirIdsAlone) {
+  std::vector<float> logits(70, 0);
+  logits[3] = 5;
+  logits[69] = 1;
+  std::vector<uint32_t> mask = {1u << 31, 1u << 0, 1u << 5 | ~0u << 6};  // 31, 32, 69, and none
+  row_.allowed = mask;
+  row_.temperature = 0;
+  EXPECT_EQ(Id(logits), 69);
+  row_.temperature = 1;
+  const double e = std::exp(1.0);
+  std::vector<double> expected(70, 0);
+  expected[31] = expected[32] = 1 / (2 + e);
+  expected[69] = e / (2 + e);
+  ExpectNear(Frequencies(logits), expected);
+
+  // After everything that could bring an id back, and before everything that chooses.
+  const std::vector<std::pair<int32_t, float>> bias = {{3, 100.0f}, {31, 2.0f}};
+  row_.bias = bias;
+  row_.top_k = 1;
+  EXPECT_EQ(Id(logits), 31);
+  row_.top_logprobs = 1;  // of all ids, as ever
+  EXPECT_EQ(Id(logits), 31);
+  EXPECT_EQ(token_.top[0].id, 3);
+  EXPECT_NEAR(token_.logprob, -std::log(std::exp(5.0) + e + 68), 1e-5);
+
+  const std::vector<int32_t> banned = {31, 32, 69};
+  row_.banned = banned;
+  const Status none = Run();
+  EXPECT_NE(none.message().find("leave no token to choose"), std::string::npos) << none.message();
+  row_.banned = {};
+  mask = {0, 0, ~0u << 6};
+  EXPECT_FALSE(Run().ok());
+}
+
 TEST_F(SamplingTest, LogprobsAreOfTheRawDistribution) {
   const std::vector<float> logits = {std::log(1.0f), std::log(4.0f), std::log(4.0f),
                                      std::log(1.0f)};

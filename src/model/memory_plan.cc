@@ -149,7 +149,8 @@ class Planner {
     plan.logit_rows = seqs;
     // Rank 0's: all of them, and before that those of its own part of the vocabulary.
     const int64_t own = vocab_ == config_.vocab_size ? 0 : config_.vocab_size;
-    plan.logits = seqs * (vocab_ + own) * static_cast<int64_t>(sizeof(float));
+    plan.logits = seqs * (vocab_ + own) * static_cast<int64_t>(sizeof(float)) +
+                  limits.max_num_seqs * MaskBytes(vocab_);
     if (!gpu_) return;
     plan.numbers = StepNumberBytes(tokens, seqs, PaddedWidth(pages), tokens);
     const Workspace workspace = WorkspaceOf(config_, vocab_, tokens, seqs, PaddedWidth(pages));
@@ -216,7 +217,8 @@ Workspace WorkspaceOf(const ModelConfig& c, int64_t vocab, int64_t tokens, int64
   // A query's compressed keys: those picked, or one for each page.
   const int64_t keys =
       c.window + std::max(has(4) ? c.index_topk : 0, has(128) ? pages * (kPageTokens / 128) : 0);
-  const int64_t cols = std::max({c.dim, c.q_rank, c.heads * c.head_dim, c.o_groups * c.o_rank});
+  const int64_t group_cols = (c.heads * c.head_dim / c.o_groups + 127) / 128 * 128;
+  const int64_t cols = std::max({c.dim, c.q_rank, c.o_groups * group_cols, c.o_groups * c.o_rank});
   Workspace most;
   for (const Workspace& op : {
            Workspace{MhcCudaWorkspace(tokens, c.dim, c.mix_dim()), "mhc_boundary"},

@@ -168,6 +168,8 @@ class Checker {
     std::function<void(Context&, const Place&, int64_t)> run;
   };
 
+  // The context that a row is checked in; one of the device is new.
+  Context& ContextFor(const Row& row);
   void RunRows(CheckMemory& memory, const Case& c, const std::vector<Row>& rows);
   void RunReal(CheckMemory& memory, const Case& c, const std::vector<Row>& rows);
   // Why a row cannot run, or "".
@@ -192,9 +194,9 @@ class Checker {
 
   CheckOptions options_;
   std::string op_;
-  Context context_, other_;  // two numbers of threads
-  Context on_device_;
-  std::vector<uint64_t> cold_;  // read between timed runs, larger than any cache
+  Context context_, other_;             // two numbers of threads
+  std::unique_ptr<Context> on_device_;  // of the row at hand: it tells what that row asked for
+  std::vector<uint64_t> cold_;          // read between timed runs, larger than any cache
   CheckReport report_;
 };
 

@@ -35,6 +35,10 @@ inline void CheckLaunch(Context& k, const char* op) {
   }
 }
 
+// From now on launches of the kernel may ask for so many bytes of dynamic shared memory, or for as
+// many as ever were allowed: another rank's thread may be about to launch it.
+void AllowShared(Context& k, const void* kernel, int64_t bytes);
+
 // Launches with `shared` bytes of dynamic shared memory, above 48 KB too. A grid without blocks is
 // not launched.
 template <typename... Params, typename... Args>
@@ -42,10 +46,7 @@ void Launch(Context& k, const char* op, void (*kernel)(Params...), dim3 grid, di
             int64_t shared, Args... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   const cudaStream_t stream = Stream(k);
-  if (shared > 48 * 1024) {
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         static_cast<int>(shared));
-  }
+  AllowShared(k, reinterpret_cast<const void*>(kernel), shared);
   kernel<<<grid, block, static_cast<size_t>(shared), stream>>>(static_cast<Params>(args)...);
   CheckLaunch(k, op);
 }
@@ -60,10 +61,7 @@ void LaunchOverlapped(Context& k, const char* op, void (*kernel)(Params...), dim
   if (!k.device()->overlaps()) return Launch(k, op, kernel, grid, block, shared, args...);
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   const cudaStream_t stream = Stream(k);
-  if (shared > 48 * 1024) {
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         static_cast<int>(shared));
-  }
+  AllowShared(k, reinterpret_cast<const void*>(kernel), shared);
   cudaLaunchAttribute overlap = {};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;

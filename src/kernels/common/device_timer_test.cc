@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "kernels/common/checker.h"
+#include "kernels/common/testing/host_device.h"
 #include "kernels/rms_norm/op.h"
 
 namespace seacliff {
@@ -24,23 +25,10 @@ struct FakeGraph : DeviceGraph {
 };
 
 // Runs what is launched at once; a call that was recorded takes kCallUs.
-class FakeDevice : public Device {
+class FakeDevice : public HostDevice {
  public:
-  FakeDevice() : Device({0, "fake", 90, 4, 1 << 30, 99 << 10, 60'000'000}) {}
+  FakeDevice() : HostDevice({0, "fake", 90, 4, 1 << 30, 99 << 10, 60'000'000}) {}
 
-  Buffer Allocate(int64_t bytes, const char*) override { return Buffer::Host(bytes); }
-  void Upload(void* to, const void* from, int64_t bytes) override { Copy(to, from, bytes); }
-  void Download(void* to, const void* from, int64_t bytes) override { Copy(to, from, bytes); }
-  void Copy(void* to, const void* from, int64_t bytes) override {
-    std::memcpy(to, from, static_cast<size_t>(bytes));
-  }
-  Buffer AllocatePinned(int64_t bytes) override { return Buffer::Host(bytes); }
-  void UploadLater(void* to, const void* from, int64_t bytes) override { Copy(to, from, bytes); }
-  void DownloadLater(void* to, const void* from, int64_t bytes) override { Copy(to, from, bytes); }
-  void* Workspace(int64_t) override { return nullptr; }
-  void* Pinned(int64_t) override { return nullptr; }
-  uint32_t* counters() const override { return nullptr; }
-  int64_t workspace_moves() const override { return 0; }
   std::unique_ptr<DeviceGraph> Record(const std::function<void()>& launches) override {
     if (!error.ok()) return nullptr;
     launched = 0;
@@ -58,16 +46,10 @@ class FakeDevice : public Device {
     launches();
     return clock_us - before;
   }
-  bool overlaps() const override { return false; }
   int64_t FreeBytes() override { return 1 << 30; }
-  bool lost() const override { return false; }
-  Status Synchronize() override { return TakeError(); }
-  Status TakeError() override { return std::exchange(error, Status()); }
-  void* stream() const override { return nullptr; }
 
   int64_t launched = 0, replays = 0;
   double clock_us = 0;
-  Status error;
 };
 
 TEST(DeviceTimer, OperandsPassTheCacheTwiceBeforeTheyComeAgain) {

@@ -33,24 +33,22 @@ __device__ __forceinline__ void MultiplyPart(const Part& part, const Work& p, ui
   const int index = static_cast<int>(blockIdx.x) - part.first_block;
   const int first_tile = index * part.tiles + min(index, part.more);
   const int end_tile = first_tile + part.tiles + (index < part.more ? 1 : 0);
-  Feed<K, kStages, 2> feed(part, p, first_tile + row_warp, end_tile - first_tile - row_warp, 2,
-                           column_warp, ring);
+  const ScaleCopy<K> scale_copy(part, p, first_tile, end_tile);
+  Feed<K, kStages> feed(part, p, first_tile + row_warp, end_tile - first_tile - row_warp,
+                        column_warp, ring);
 #pragma unroll
   for (int i = 0; i < kStages; ++i) feed.Next();
-  int first_scale = 0;
-  if constexpr (K != Kind::kBf16) {
-    first_scale = CopyScales(part, p, first_tile, end_tile, scales);
-  }
+  scale_copy.Finish(part, p, scales, [](uint8_t code) { return code; });
   WaitForEarlier();
-  XPart x[1];
+  XPart x;
   float x_scale[2] = {1.0f, 1.0f};  // of the lane's columns of results
   const int token = lane / 4 & (p.slots - 1);
   const int block_of_x = column_warp + lane / 4 / p.slots * p.column_warps;
   const bool there = token < p.tokens && block_of_x < p.blocks;
   LoadX<K>(there ? part.x + token * p.x_stride + block_of_x * kBlock : nullptr,
-           p.cols - block_of_x * kBlock, x[0]);
+           p.cols - block_of_x * kBlock, x);
   if constexpr (K == Kind::kFp8Both) {
-    const float scale = PrepareX(x[0]) * kPairUnit;
+    const float scale = PrepareX(x) * kPairUnit;
     x_scale[0] = __shfl_sync(0xffffffffu, scale, lane % 4 * 8);
     x_scale[1] = __shfl_sync(0xffffffffu, scale, lane % 4 * 8 + 4);
   }
@@ -66,7 +64,8 @@ __device__ __forceinline__ void MultiplyPart(const Part& part, const Work& p, ui
     if constexpr (K != Kind::kBf16) {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        factor[h] = RowFactor(scales, first_scale, part, p, tile * 16 + lane / 4 + 8 * h, block);
+        factor[h] =
+            RowFactor(scales, scale_copy.first(), part, p, tile * 16 + lane / 4 + 8 * h, block);
       }
     }
 #pragma unroll
@@ -95,20 +94,20 @@ __device__ __forceinline__ void MultiplyPart(const Part& part, const Work& p, ui
         const int block = r * p.column_warps + column_warp;
         float* at = to + r * round_sums;
         if (block >= p.blocks) break;
-        float acc[2][1][4];
+        float acc[2][4];
         if (pair) {
           MultiplyUnits<K, 2>(feed, ring, slot, x, acc);
-          put(acc[0][0], i, block, r, at);
-          put(acc[1][0], i + p.row_warps, block, r, at + p.rounds * round_sums);
+          put(acc[0], i, block, r, at);
+          put(acc[1], i + p.row_warps, block, r, at + p.rounds * round_sums);
         } else if (K != Kind::kBf16 && block + p.column_warps < p.blocks) {
           MultiplyUnits<K, 2>(feed, ring, slot, x, acc);
-          put(acc[0][0], i, block, r, at);
-          put(acc[1][0], i, block + p.column_warps, r + 1, at + round_sums);
+          put(acc[0], i, block, r, at);
+          put(acc[1], i, block + p.column_warps, r + 1, at + round_sums);
           ++r;
         } else {
-          float one[1][1][4];
+          float one[1][4];
           MultiplyUnits<K, 1>(feed, ring, slot, x, one);
-          put(one[0][0], i, block, r, at);
+          put(one[0], i, block, r, at);
         }
       }
       to += 2 * p.rounds * round_sums;
@@ -167,11 +166,14 @@ int64_t Rounds(int64_t cols) { return CeilDiv(CeilDiv(cols, kBlock), kWarps); }
 // More weights of a block than shared memory takes at once: the next launch's may come early.
 constexpr int64_t kManyBytes = 160 * 1024;
 
-// Whether a warp can hold its part of x: one token of up to 8,192 columns, two of 4,096, ...
+// Whether a warp can hold its part of x: one token of up to 8,192 columns, two of 4,096, four of
+// 2,048. Eight of 1,024 take longer than with StripKernel.
 bool HoldsX(int64_t tokens, int64_t cols) {
-  return tokens <= 8 && Slots(tokens) * Rounds(cols) <= 8;
+  return tokens <= 4 && Slots(tokens) * Rounds(cols) <= 8;
 }
 
+// Shared memory of a block of which two are to fit a multiprocessor, at most.
+constexpr int64_t kSharedOfTwo = 88 * 1024;
 // Blocks of this size that a multiprocessor takes at once.
 int64_t BlocksThatFit(Context& k, int64_t shared) {
   constexpr int64_t kReserved = 1024;  // of each block
@@ -187,29 +189,54 @@ void LaunchFew(Context& k, const char* op, dim3 grid, int64_t scale_bytes, Work 
   LaunchOverlapped(k, op, FewKernel, grid, kThreads, kFewShared + scale_bytes, work);
 }
 
-// As LaunchFew; `tiles`: of a block, at most.
-template <int kOctets, int kStages>
-void LaunchStrips(Context& k, const char* op, dim3 grid, int64_t scale_bytes, int64_t tiles,
-                  int tiles_at_once, Work work) {
-  const int64_t fixed = FeedBytes(kStages) + 2 * StripSumBytes(kOctets, tiles_at_once);
-  // All tiles, if their x is all that there is of it; else as many as there is room for, since each
-  // strip reads it again.
-  const int64_t total_bytes = StripTotalBytes(kOctets, 1, 1);
-  int64_t totals = 0;
-  work.tiles_at_once = tiles_at_once;
-  work.strip = static_cast<int32_t>(tiles);
-  if (work.rounds > 1) {
-    const int64_t room =
-        std::min<int64_t>((SharedLimit(k) - fixed - scale_bytes) / total_bytes, 16);
-    const int64_t step = tiles_at_once;
-    work.strip = static_cast<int32_t>(std::min(RoundUp(tiles, step), room / step * step));
-    totals = work.strip * total_bytes;
+// Writes x through e4m3 into the workspace for the parts that want it, and where it is into them.
+// False after an error.
+template <int kOctets>
+bool Quantise(Context& k, const char* op, const FewProduct& p, Work& work) {
+  bool any = false;
+  for (const FewPart& part : p.parts) any = any || part.quantise;
+  if (!any) return true;
+  const int64_t matrices = p.x_step == 0 ? 1 : work.parts;
+  const int64_t octets = int64_t{work.blocks} * kOctets;  // of a matrix, of 128 columns each
+  const int64_t code_bytes = matrices * octets * 8 * kBlock;
+  auto* codes = static_cast<uint8_t*>(k.device()->Workspace(code_bytes + matrices * octets * 32));
+  if (codes == nullptr) return false;  // the device holds the error
+  auto* scales = reinterpret_cast<float*>(codes + code_bytes);
+  for (int i = 0; i < work.parts; ++i) {
+    const int64_t first = p.x_step == 0 ? 0 : i * octets * 8;  // token
+    work.part[i].codes = reinterpret_cast<const uint4*>(codes + first * kBlock);
+    work.part[i].code_scales = scales + first;
   }
-  work.scales_at = static_cast<int32_t>(fixed + totals);
+  const dim3 grid(static_cast<uint32_t>(work.blocks), kOctets, static_cast<uint32_t>(matrices));
+  LaunchOverlapped(k, op, QuantiseKernel, grid, kThreads, 0, p.x, p.x_stride, p.x_step, work.tokens,
+                   work.cols, reinterpret_cast<uint32_t*>(codes), scales);
+  return true;
+}
+
+// As LaunchFew; `scales` and `tiles`: of a block, at most. kBlocks of a kernel fit a
+// multiprocessor.
+template <int kOctets, int kTiles, int kStages, int kBlocks>
+void LaunchStrips(Context& k, const char* op, const FewProduct& p, dim3 grid, int64_t scales,
+                  int64_t tiles, Work work) {
+  using Shape = StripShape<kOctets, kTiles, kStages>;
+  // All sets, if their x is all that there is of it; else as many as there is room for, since each
+  // strip reads it again.
+  const int64_t set_tiles = int64_t{kTiles} * work.row_warps, sets = CeilDiv(tiles, set_tiles);
+  const int64_t total_bytes = set_tiles * Shape::kUnitSums * 4;
+  int64_t strips = 1, totals = 0;
+  if (work.rounds > 1) {
+    const int64_t limit = kBlocks == 1 ? SharedLimit(k) : kSharedOfTwo;
+    const int64_t room = (limit - Shape::kFixedBytes - scales * 4) / total_bytes;
+    strips = CeilDiv(sets, std::clamp<int64_t>(room, 1, 8));
+    totals = CeilDiv(sets, strips) * total_bytes;
+  }
+  work.strip = static_cast<int32_t>(CeilDiv(sets, strips));
+  work.scales_at = static_cast<int32_t>(Shape::kFixedBytes + totals);
+  if (!Quantise<kOctets>(k, op, p, work)) return;
   // Where one block is to have a multiprocessor, more than half of what that has.
-  const int64_t least = kOctets == 1 ? 0 : SharedLimit(k) / 2 + 1024;
-  LaunchOverlapped(k, op, StripKernel<kOctets, kStages>, grid, kThreads,
-                   std::max(work.scales_at + scale_bytes, least), work);
+  const int64_t least = kBlocks == 1 ? SharedLimit(k) / 2 + 1024 : 0;
+  LaunchOverlapped(k, op, StripKernel<kOctets, kTiles, kStages, kBlocks>, grid, kThreads,
+                   std::max(work.scales_at + scales * 4, least), work);
 }
 
 }  // namespace
@@ -236,8 +263,7 @@ void MultiplyFew(Context& k, const char* op, const FewProduct& p) {
   // ---- blocks of the grid: a part's share of the bytes ----
   // As many as run at once, of a size that no multiprocessor takes more than its share of: while
   // the launch before still has some of them, the others would get too many blocks of this one.
-  constexpr int64_t kShared = 88 * 1024;  // of a block of which two are to fit
-  const int64_t all = Multiprocessors(k) * (p.tokens <= 8 ? BlocksThatFit(k, kShared) : 1);
+  const int64_t all = Multiprocessors(k) * (p.tokens <= 8 ? BlocksThatFit(k, kSharedOfTwo) : 1);
   int64_t bytes = 0, blocks = 0, scale_bytes = 0, most_tiles = 0;
   for (const FewPart& part : p.parts) bytes += part.rows * part.w.row_bytes();
   for (int64_t i = 0; i < count; ++i) {
@@ -273,16 +299,17 @@ void MultiplyFew(Context& k, const char* op, const FewProduct& p) {
 
   const dim3 grid(static_cast<uint32_t>(blocks));
   if (HoldsX(p.tokens, cols)) return LaunchFew(k, op, grid, scale_bytes, work);
-  const auto strips = [&](auto launch, int tiles_at_once) {
-    launch(k, op, grid, scale_bytes, most_tiles, tiles_at_once, work);
-  };
+  const auto strips = [&](auto launch) { launch(k, op, p, grid, scale_bytes, most_tiles, work); };
   // Beyond 8 tokens there are kernels for blocks of 99 KB too.
   const bool large = SharedLimit(k) >= 200 * 1024;
-  if (p.tokens <= 8) return strips(LaunchStrips<1, 4>, 2);
-  if (p.tokens <= 16) {
-    return large ? strips(LaunchStrips<2, 6>, 4) : strips(LaunchStrips<2, 3>, 2);
+  if (p.tokens <= 8) {
+    // Shorter waits for each other, unless there are many tiles that share what comes with a set.
+    return most_tiles < 4 ? strips(LaunchStrips<1, 1, 4, 2>) : strips(LaunchStrips<1, 2, 2, 2>);
   }
-  return large ? strips(LaunchStrips<4, 6>, 2) : strips(LaunchStrips<4, 3>, 1);
+  if (p.tokens <= 16) {
+    return large ? strips(LaunchStrips<2, 2, 5, 1>) : strips(LaunchStrips<2, 1, 4, 1>);
+  }
+  return large ? strips(LaunchStrips<4, 2, 4, 1>) : strips(LaunchStrips<4, 1, 3, 1>);
 }
 
 }  // namespace seacliff::cuda

@@ -1,6 +1,6 @@
-// Pieces of the kernels of matmul_few.cu: what they are told, the lanes' activations, the way of
-// the weights through shared memory, and the product of some units, blocks of 128 columns of 16
-// rows.
+// Pieces of the kernels of matmul_few.cu: what they are told, scales, and, of FewKernel alone, the
+// lanes' activations, the way of the weights through shared memory, and the product of some units,
+// blocks of 128 columns of 16 rows.
 #pragma once
 
 #include "kernels/common/e4m3_sm89.cuh"
@@ -26,6 +26,8 @@ struct Part {
   const uint8_t* w;
   const uint8_t* scales;  // from the row of blocks on that the first row is in
   const Bf16* x;
+  const uint4* codes;        // x as StripKernel reads it if kFp8Both: see QuantiseKernel
+  const float* code_scales;  // [block of columns][token]
   void* out;
   int64_t out_stride;
   int32_t first_row;  // in its row of blocks
@@ -43,8 +45,8 @@ struct Work {
   int32_t rounds;                          // units of a warp and tile, at most
   int32_t slots;                           // tokens, rounded up to a power of two
   bool late;                               // the next launch starts when x is here, not at once
-  int32_t tiles_at_once;                   // of a warp, that are added up at a time
-  int32_t strip;                           // of a warp, that meet the same block of x
+  int32_t tiles_at_once;                   // of a warp, that FewKernel adds up at a time
+  int32_t strip;                           // sets of a warp that meet the same block of x
   int32_t scales_at;                       // in shared memory
 };
 
@@ -114,16 +116,16 @@ __device__ __forceinline__ float PrepareX(XPart& x) {
 
 // ---- weights ----
 
-// Copies a warp's weights to shared memory in the order in which it multiplies them: strips of its
-// tiles; of these its blocks of columns; of these the tiles, kTwos at a time; of these the steps of
-// 128 bytes (two if kBf16); and for each the one or two tiles.
-template <Kind K, int kStages, int kTwos>
+// Copies a warp's weights to shared memory in the order in which FewKernel multiplies them: its
+// tiles, two at a time; of these its blocks of columns; of these the steps of 128 bytes (two if
+// kBf16); and for each the one or two tiles.
+template <Kind K, int kStages>
 class Feed {
  public:
-  // `tiles` there are from the warp's first one, `tile`, on; `strip` of its tiles make a strip.
-  __device__ Feed(const Part& part, const Work& p, int tile, int tiles, int strip, int column_warp,
+  // `tiles` there are from the warp's first one, `tile`, on.
+  __device__ Feed(const Part& part, const Work& p, int tile, int tiles, int column_warp,
                   uint8_t* ring)
-      : row_bytes_(K == Kind::kBf16 ? 2 * p.cols : p.cols), strip_(strip) {
+      : row_bytes_(K == Kind::kBf16 ? 2 * p.cols : p.cols) {
     const int lane = threadIdx.x % kWarp, unit = lane % 8, row = tile * 16 + lane / 8;
     begin_ = column_warp * kBlockBytes;
     from_ = part.w + int64_t{row} * row_bytes_ + begin_ + unit * 16;
@@ -134,7 +136,6 @@ class Feed {
     rows_ = part.rows - row;
     tile_rows_ = 16 * p.row_warps;
     tiles_ = begin_ < row_bytes_ ? (tiles + p.row_warps - 1) >> p.row_warps_log : 0;
-    strip_end_ = min(strip_, tiles_);
   }
 
   // One step more, if there is one, to the place of the oldest. What is not there, rows or columns,
@@ -166,7 +167,7 @@ class Feed {
 
   __device__ __forceinline__ void Advance() {
     const int64_t tile_bytes = int64_t{tile_rows_} * row_bytes_;  // to the warp's next tile
-    if (kTwos == 2 && second_ == 0 && tile_ + 1 < strip_end_) {
+    if (second_ == 0 && tile_ + 1 < tiles_) {
       second_ = 1;
       from_ += tile_bytes;
       return;
@@ -181,30 +182,20 @@ class Feed {
       }
       from_ -= kStepWidth;
     }
-    const int before = tile_;
-    tile_ += kTwos;
-    if (tile_ < strip_end_) {
-      from_ += kTwos * tile_bytes;
-      return;
-    }
-    from_ -= (before - strip_begin_) * tile_bytes;
-    tile_ = strip_begin_;
     at_ += block_step_;
     from_ += block_step_;
     if (at_ < row_bytes_) return;
-    from_ += strip_ * tile_bytes - (at_ - begin_);
+    from_ += 2 * tile_bytes - (at_ - begin_);
     at_ = begin_;
-    tile_ = strip_begin_ = strip_end_;
-    strip_end_ = min(strip_end_ + strip_, tiles_);
+    tile_ += 2;
   }
 
   const uint8_t* from_;  // the lane's first row of what comes next
   uint8_t* to_;
-  int row_bytes_, begin_, width_, tile_rows_, block_step_, strip_;
+  int row_bytes_, begin_, width_, tile_rows_, block_step_;
   int rows_;   // that are left from the lane's first row on
   int tiles_;  // of the warp
-  int tile_ = 0, strip_begin_ = 0, strip_end_;
-  int at_, slot_ = 0;
+  int tile_ = 0, at_, slot_ = 0;
   int second_ = 0;  // the second of two tiles is next
 };
 
@@ -220,12 +211,10 @@ __device__ __forceinline__ void Bf16FromE4m3(uint32_t front, uint32_t back, uint
   pairs[3] = two(__byte_perm(back, 0, 0x3424));
 }
 
-// acc = the products of the next kCount units with x, which is f16 for kFp8Both: of eight columns
-// of results for each part of x.
-template <Kind K, int kCount, int kOctets, int kStages, int kTwos>
-__device__ __forceinline__ void MultiplyUnits(Feed<K, kStages, kTwos>& feed, const uint8_t* ring,
-                                              int& slot, const XPart (&x)[kOctets],
-                                              float (&acc)[kCount][kOctets][4]) {
+// acc = the products of the next kCount units with x, which is f16 for kFp8Both.
+template <Kind K, int kCount, int kStages>
+__device__ __forceinline__ void MultiplyUnits(Feed<K, kStages>& feed, const uint8_t* ring,
+                                              int& slot, const XPart& x, float (&acc)[kCount][4]) {
   constexpr int kSteps = K == Kind::kBf16 ? 2 : 1, kPieces = 4 / kSteps;
 #pragma unroll
   for (int step = 0; step < kSteps; ++step) {
@@ -270,23 +259,20 @@ __device__ __forceinline__ void MultiplyUnits(Feed<K, kStages, kTwos>& feed, con
       }
 #pragma unroll
       for (int i = 0; i < 4; i += 2) {
+        const uint4 v = x.v[step * kPieces + piece];
+        const uint32_t two[2] = {i == 0 ? v.x : v.z, i == 0 ? v.y : v.w};
 #pragma unroll
-        for (int o = 0; o < kOctets; ++o) {
-          const uint4 v = x[o].v[step * kPieces + piece];
-          const uint32_t two[2] = {i == 0 ? v.x : v.z, i == 0 ? v.y : v.w};
+        for (int n = 0; n < kCount; ++n) {
+          if (step == 0 && piece == 0 && i == 0) {
 #pragma unroll
-          for (int n = 0; n < kCount; ++n) {
-            if (step == 0 && piece == 0 && i == 0) {
-#pragma unroll
-              for (float& sum : acc[n][o]) sum = 0;
-            }
-            const uint32_t a[4] = {pairs[n][0][i], pairs[n][1][i], pairs[n][0][i + 1],
-                                   pairs[n][1][i + 1]};
-            if constexpr (K == Kind::kFp8Both) {
-              MmaF16(acc[n][o], a, two);
-            } else {
-              MmaBf16(acc[n][o], a, two);
-            }
+            for (float& sum : acc[n]) sum = 0;
+          }
+          const uint32_t a[4] = {pairs[n][0][i], pairs[n][1][i], pairs[n][0][i + 1],
+                                 pairs[n][1][i + 1]};
+          if constexpr (K == Kind::kFp8Both) {
+            MmaF16(acc[n], a, two);
+          } else {
+            MmaBf16(acc[n], a, two);
           }
         }
       }
@@ -301,24 +287,47 @@ __device__ __forceinline__ const Part& PartOfBlock(const Work& p) {
   return p.part[i];
 }
 
-// What a block's sum is multiplied by: scales of the rows of blocks from `first` on in shared
-// memory.
+// The scales of the rows of blocks that a block of the grid meets, on their way to shared memory.
+// They are asked for ahead of the weights, behind which they would be late.
+template <Kind K>
+class ScaleCopy {
+ public:
+  __device__ ScaleCopy(const Part& part, const Work& p, int first_tile, int end_tile) {
+    if constexpr (K == Kind::kBf16) return;
+    first_ = (part.first_row + first_tile * 16) / kBlock;
+    const int last = (part.first_row + min(end_tile * 16, part.rows) - 1) / kBlock;
+    count_ = (last - first_ + 1) * p.blocks;
+    if (static_cast<int>(threadIdx.x) < count_) code_ = From(part, p)[threadIdx.x];
+  }
+
+  // To `scales`, as `Value` gives them; all threads of the block.
+  template <typename T, typename Value>
+  __device__ void Finish(const Part& part, const Work& p, T* scales, Value value) const {
+    if constexpr (K == Kind::kBf16) return;
+    if (static_cast<int>(threadIdx.x) < count_) scales[threadIdx.x] = value(code_);
+#pragma unroll 1
+    for (int i = threadIdx.x + kThreads; i < count_; i += kThreads) {
+      scales[i] = value(From(part, p)[i]);
+    }
+    __syncthreads();
+  }
+  // The row of blocks that they begin with.
+  __device__ int first() const { return first_; }
+
+ private:
+  __device__ const uint8_t* From(const Part& part, const Work& p) const {
+    return part.scales + static_cast<int64_t>(first_) * p.blocks;
+  }
+
+  int first_ = 0, count_ = 0;
+  uint8_t code_ = 0;
+};
+
+// What a block's sum is multiplied by.
 __device__ __forceinline__ float RowFactor(const uint8_t* scales, int first, const Part& part,
                                            const Work& p, int row, int block) {
   const int at = part.first_row + min(row, part.rows - 1);
   return FromE8m0(scales[(at / kBlock - first) * p.blocks + block]);
-}
-// Copies them there; all threads of the block. Returns `first`.
-__device__ __forceinline__ int CopyScales(const Part& part, const Work& p, int first_tile,
-                                          int end_tile, uint8_t* scales) {
-  const int first = (part.first_row + first_tile * 16) / kBlock;
-  const int last = (part.first_row + min(end_tile * 16, part.rows) - 1) / kBlock;
-  const int count = (last - first + 1) * p.blocks;
-  const uint8_t* from = part.scales + static_cast<int64_t>(first) * p.blocks;
-#pragma unroll 1
-  for (int i = threadIdx.x; i < count; i += kThreads) scales[i] = from[i];
-  __syncthreads();
-  return first;
 }
 
 __device__ inline void StoreResult(const Part& part, int64_t token, int row, float v) {

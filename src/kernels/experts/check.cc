@@ -51,6 +51,7 @@ constexpr Shape kShapes[] = {
     {"few tokens, 20", 20, 4, 2, 1024, 512, kMxfp4},
     {"few tokens, 40 an expert", 40, 2, 1, 512, 512, kMxfp4},
     {"few tokens, 300 experts", 9, 300, 6, 512, 512, kMxfp4},
+    {"160 tokens, 6 picks", 160, 8, 6, 512, 512, kMxfp4},
 };
 
 // `tokens` is how many there are at most.

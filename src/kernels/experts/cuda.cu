@@ -305,7 +305,7 @@ void Cuda(Context& k, const ExpertsArgs& a) {
   const int64_t tokens = a.x.shape[0], dim = a.x.shape[1], picks = a.picks.shape[1];
   const auto experts = static_cast<int64_t>(a.experts.size());
   if (tokens == 0) return;
-  if (FewTakes(a)) return CudaFew(k, a);
+  if (FewTakes(k, a)) return CudaFew(k, a);
   const ExpertWeights& first = a.experts.front();
   const int64_t inter = first.gate.rows, slots = tokens * picks, all_slots = slots + tokens;
   // From some ten slots an expert on, one large tile takes less time than two small ones.

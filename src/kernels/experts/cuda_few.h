@@ -6,7 +6,7 @@
 namespace seacliff::experts {
 
 // What CudaTakes takes, if the tokens are few and the rows as long as its stages want them.
-bool FewTakes(const ExpertsArgs& a);
+bool FewTakes(Context& k, const ExpertsArgs& a);
 void CudaFew(Context& k, const ExpertsArgs& a);
 
 }  // namespace seacliff::experts

@@ -313,7 +313,10 @@ __global__ void __launch_bounds__(kSelectThreads) Select(Selection a) {
   const int visible = (a.positions[token] + 1) / a.ratio;
   int32_t* picks = a.picks + token * a.pick_stride;
   s.bins[threadIdx.x] = 0;
-  if (threadIdx.x == 0) s.listed = s.finals = 0;
+  if (threadIdx.x == 0) {
+    s.listed = s.finals = 0;
+    s.limit = -INFINITY, s.quota = 0;  // stays where too few scores are numbers
+  }
   cuda::WaitForEarlier();
   if (visible <= a.topk) {
     for (int i = static_cast<int>(threadIdx.x); i < a.topk; i += kSelectThreads) {

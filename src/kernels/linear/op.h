@@ -34,9 +34,12 @@ void Cpu(Context& k, const LinearArgs& a);
 inline bool CudaTakes(const LinearArgs& a) {  // weights as stored, bf16
   return !a.x.exact() && a.w.layout == WeightLayout::kRowMajor;
 }
-// Bytes of workspace that a product of the CUDA rows (common/matmul.cuh) asks for, which it does if
-// x is quantised or w is kMxfp4; more of anything asks for no less (model/memory_plan.h).
-constexpr int64_t CudaWorkspace(int64_t tokens, int64_t cols) { return tokens * cols * 2; }
+// Bytes of workspace that a product of the CUDA rows (common/matmul.cuh) asks for at most, which it
+// does if x is quantised or w is kMxfp4; more of anything asks for no less (model/memory_plan.h).
+// Tokens count in eights and columns in blocks of 128, a group's each for itself.
+constexpr int64_t CudaWorkspace(int64_t tokens, int64_t cols) {
+  return (tokens + 7) / 8 * 8 * ((cols + 127) / 128 * 128) * 2;
+}
 void Cuda(Context& k, const LinearArgs& a);
 // Tokens from which the sm_90a row takes over. It adds up e4m3 products in fewer bits than f32 has
 // (docs/numerics.md).

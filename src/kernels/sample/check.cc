@@ -16,6 +16,9 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNever = -0x1p100;       // for a logprob of -inf, which no tolerance takes
 constexpr int32_t kWildId = 0x3fffff00;  // using it must fault or show
 
+// Which ids a mask leaves: any; all but some likely ones; about half; a few; one; none.
+enum class Mask : uint8_t { kAbsent, kMost, kHalf, kFew, kOne, kNone };
+
 // What a request may ask for.
 struct Setting {
   float temperature = 1;
@@ -23,12 +26,15 @@ struct Setting {
   float top_p = 1, min_p = 0;
   float repetition = 1, presence = 0, frequency = 0;
   bool bias = false, banned = false;
+  Mask mask = Mask::kAbsent;
   int32_t top_logprobs = -1;
 };
 
 constexpr Setting kPlain = {}, kGreedy = {.temperature = 0};
 constexpr Setting kChat = {.temperature = 0.6f, .top_p = 0.95f};
 constexpr Setting kTop50 = {.temperature = 0.7f, .top_k = 50, .top_p = 0.9f};
+constexpr Setting kMaskedGreedy = {.temperature = 0, .mask = Mask::kHalf};
+constexpr Setting kMaskedChat = {.temperature = 0.6f, .top_p = 0.95f, .mask = Mask::kHalf};
 constexpr Setting kMostly = {.top_p = 0.9f};
 constexpr Setting kListed = {.top_k = 5, .top_logprobs = 1000};
 
@@ -62,6 +68,16 @@ constexpr Setting kSettings[] = {
     {.temperature = 0, .banned = true},
     {.bias = true, .banned = true},
     {.top_p = 0.7f, .bias = true, .banned = true},
+    kMaskedGreedy,
+    kMaskedChat,
+    {.temperature = 0, .mask = Mask::kOne},
+    {.temperature = 0, .bias = true, .mask = Mask::kFew},
+    {.mask = Mask::kNone},
+    {.mask = Mask::kMost},
+    {.top_k = 1, .mask = Mask::kMost},
+    {.top_k = 40, .top_p = 0.8f, .mask = Mask::kFew},
+    {.top_k = 4095, .min_p = 0.05f, .mask = Mask::kHalf},
+    {.top_p = 0.9f, .mask = Mask::kOne, .top_logprobs = 7},
     {.temperature = 0, .top_logprobs = 0},
     {.top_logprobs = 5},
     {.temperature = 0.8f,
@@ -73,6 +89,17 @@ constexpr Setting kSettings[] = {
      .frequency = 0.2f,
      .bias = true,
      .banned = true,
+     .top_logprobs = 20},
+    {.temperature = 0.9f,
+     .top_k = 30,
+     .top_p = 0.95f,
+     .min_p = 0.01f,
+     .repetition = 1.2f,
+     .presence = 0.3f,
+     .frequency = 0.2f,
+     .bias = true,
+     .banned = true,
+     .mask = Mask::kHalf,
      .top_logprobs = 20},
 };
 
@@ -116,6 +143,8 @@ constexpr Shape kShapes[] = {
     {"flash, 64 rows, softmax", 129280, 3, Fill::kNormal, 64, &kPlain, true},
     {"flash, 1 row, top_p", 129280, 3, Fill::kNormal, 1, &kChat, true},
     {"flash, 64 rows, top_p", 129280, 3, Fill::kNormal, 64, &kChat, true},
+    {"flash, 64 rows, greedy, masked", 129280, 3, Fill::kNormal, 64, &kMaskedGreedy, true},
+    {"flash, 64 rows, top_p, masked", 129280, 3, Fill::kNormal, 64, &kMaskedChat, true},
     {"flash, 64 rows, top_k, top_p", 129280, 3, Fill::kNormal, 64, &kTop50, true},
 };
 
@@ -183,6 +212,9 @@ std::vector<float> Adjusted(const SampleRow& row) {
     logits[id] = static_cast<float>(double{logits[id]} + bias);
   }
   for (const int32_t id : row.banned) logits[id] = -kInfinity;
+  for (size_t id = 0; id < logits.size() && !row.allowed.empty(); ++id) {
+    if ((row.allowed[id / 32] >> id % 32 & 1) == 0) logits[id] = -kInfinity;
+  }
   return logits;
 }
 
@@ -300,6 +332,10 @@ class Run : public SampleArgs {
       SampleRow& row = rows_[i];
       const auto vocab = static_cast<int64_t>(row.logits.size());
       row.logits = {at(View<const float, 1>(row.logits.data(), {vocab})).data, row.logits.size()};
+      if (!row.allowed.empty()) {
+        const View<const uint32_t, 1> mask(row.allowed.data(), {MaskWords(vocab)});
+        row.allowed = {at(mask).data, row.allowed.size()};
+      }
       row.scratch = &scratch[i];
       row.token = &tokens_[i];
       tokens_[i] = {7, 7, {{7, 7}}};  // as the last step left it
@@ -369,6 +405,25 @@ std::vector<int32_t> SomeIds(const std::vector<int32_t>& ranked, size_t most) {
   return ids;
 }
 
+// The last word's bits beyond the vocabulary are as random as those of kHalf.
+std::span<const uint32_t> MakeMask(Mask mask, const std::vector<int32_t>& ranked,
+                                   CheckMemory& memory, Random& random) {
+  if (mask == Mask::kAbsent) return {};
+  const auto vocab = static_cast<int64_t>(ranked.size());
+  const auto words = memory.Array<uint32_t, 1>("allowed", {MaskWords(vocab)}, Access::kRead);
+  for (int64_t i = 0; i < words.size(); ++i) words(i) = static_cast<uint32_t>(random.Next());
+  const auto set = [&](int32_t id, bool to) {
+    const uint32_t bit = uint32_t{1} << id % 32;
+    words(id / 32) = to ? words(id / 32) | bit : words(id / 32) & ~bit;
+  };
+  for (int32_t id = 0; mask != Mask::kHalf && id < vocab; ++id) set(id, mask == Mask::kMost);
+  if (mask == Mask::kMost || mask == Mask::kFew) {
+    for (const int32_t id : SomeIds(ranked, 12)) set(id, mask == Mask::kFew);
+  }
+  if (mask == Mask::kOne) set(ranked[ranked.size() / 2], true);
+  return SpanOf(View<const uint32_t, 1>(words.data, words.shape));
+}
+
 SampleRow MakeRow(const Shape& s, int64_t r, View<float, 2> logits, CheckMemory& memory,
                   Random& random) {
   const Setting& setting = SettingOf(s, r);
@@ -415,6 +470,7 @@ SampleRow MakeRow(const Shape& s, int64_t r, View<float, 2> logits, CheckMemory&
   row.banned =
       SpanOf(memory.Array<int32_t, 1>("banned", {static_cast<int64_t>(banned.size())},
                                       Access::kRead, [&](int64_t i) { return banned[i]; }));
+  row.allowed = MakeMask(setting.mask, ranked, memory, random);
   return row;
 }
 

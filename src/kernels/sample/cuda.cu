@@ -145,11 +145,12 @@ Work Fill(std::span<const SampleRow> rows, Memory& memory) {
   for (size_t i = 0; i < rows.size(); ++i) {
     const SampleRow& from = rows[i];
     const auto at = static_cast<int64_t>(i);
-    SC_CHECK(!from.logits.empty());
+    CheckSizes(from);
     DeviceRow row = {};
     row.logits = from.logits.data();
     row.vocab = static_cast<int32_t>(from.logits.size());
     row.adjusts = Adjusts(from);
+    row.allowed = from.allowed.empty() ? nullptr : from.allowed.data();
     if (row.adjusts && from.temperature > 0) row.adjusted = memory.adjusted + at * memory.vocab;
     row.repetition = from.repetition_penalty;
     row.presence = from.presence_penalty;

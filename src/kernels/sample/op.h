@@ -5,7 +5,7 @@
 //   1. logprobs: natural log of softmax(logits), before everything below.
 //   2. repetition penalty r: logit / r if positive, else logit * r, for ids of prompt or output;
 //      logit -= frequency * count + presence, for ids of the output, count times in it;
-//      logit += bias; banned ids get -inf.
+//      logit += bias; banned ids get -inf, and so do those that are not allowed.
 //   3. temperature 0: the largest logit, the lowest id on a tie. Done.
 //   4. weight = exp((logit - largest) / temperature).
 //   5. top_k: the k largest logits stay, lower ids on ties. top_p: of those, best first, the
@@ -17,8 +17,8 @@
 // Step 2 in f32, every operation rounded; weights in f32 or better, their sums in double or, after
 // rounding each weight to a multiple of 2^-61 of the number of ids or less, exact.
 //
-// With a device `logits` is device memory; all else is the host's. The call then waits for the
-// device once.
+// With a device `logits` and `allowed` are device memory; all else is the host's. The call then
+// waits for the device once.
 #pragma once
 
 #include <cstdint>
@@ -38,6 +38,10 @@ struct TokenCount {
   int32_t id = 0;
   int32_t count = 0;
 };
+
+// Words of a mask, a bit an id; bits beyond the vocabulary do not matter.
+constexpr int64_t MaskWords(int64_t vocab) { return (vocab + 31) / 32; }
+constexpr int64_t MaskBytes(int64_t vocab) { return 4 * MaskWords(vocab); }
 
 // Memory that one row needs on its way; kept from step to step.
 struct SampleScratch {
@@ -65,6 +69,8 @@ struct SampleRow {
   std::span<const TokenCount> counts;  // ids once; read only if one of the three penalties is on
   std::span<const std::pair<int32_t, float>> bias;
   std::span<const int32_t> banned;
+  // [MaskWords(vocab)]: id i is allowed by bit i % 32 of word i / 32. Empty: all are.
+  std::span<const uint32_t> allowed;
   uint64_t seed = 0;
   uint64_t index = 0;  // how many tokens were generated before
   int32_t top_logprobs = -1;

@@ -47,7 +47,8 @@ struct DeviceRow {
   List<TokenCount> counts;  // of each list: an id once
   List<Bias> bias;          // but here also several times, one after the other
   List<int32_t> banned;
-  Sum raw_best, best;  // of `logits`, and of them after step 2
+  const uint32_t* allowed;  // [MaskWords(vocab)]; null: all are
+  Sum raw_best, best;       // of `logits`, and of them after step 2
 };
 
 // One of the best logits of a row, for its logprobs.
@@ -243,6 +244,11 @@ __device__ inline void Adjust(const DeviceRow& row, int32_t first, int32_t count
   __syncthreads();
 }
 
+// Whether `id` may be chosen. The ids of a warp's loads are those of one word each.
+__device__ inline bool Allowed(const uint32_t* allowed, int32_t id) {
+  return allowed == nullptr || (__ldg(allowed + id / 32) >> id % 32 & 1) != 0;
+}
+
 // Block (row, chunks): step 2, and the best logit before and after it. Also clears the histograms.
 __global__ void __launch_bounds__(kThreads, 3)
     Scan(DeviceRow* rows, Sum* histograms, int64_t bins) {
@@ -258,6 +264,7 @@ __global__ void __launch_bounds__(kThreads, 3)
   float* to = row.adjusted;
   const int32_t vocab = row.vocab, stride = static_cast<int32_t>(gridDim.y) * kChunk;
   const bool adjusts = row.adjusts;
+  const uint32_t* allowed = row.allowed;
   Best raw, own;
   for (int32_t first = static_cast<int32_t>(blockIdx.y) * kChunk; first < vocab; first += stride) {
     const int32_t count = min(kChunk, vocab - first);
@@ -265,8 +272,12 @@ __global__ void __launch_bounds__(kThreads, 3)
     Load(from + first, count, logits);
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
-      if (PlaceOf(i) < count) raw.Take(logits[i], first + PlaceOf(i));
-      if (adjusts) adjusted[PlaceOf(i)] = logits[i];
+      const int32_t id = first + PlaceOf(i);
+      const bool there = PlaceOf(i) < count;
+      if (there) raw.Take(logits[i], id);
+      // Nothing that follows makes -inf anything else.
+      const bool may = !there || Allowed(allowed, id);
+      if (adjusts) adjusted[PlaceOf(i)] = may ? logits[i] : -kInfinity;
     }
     if (!adjusts) continue;
     Adjust(row, first, count, adjusted);

@@ -2,6 +2,7 @@
 #include "kernels/sample/steps.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "base/check.h"
@@ -9,7 +10,28 @@
 namespace seacliff::sample {
 namespace {
 
-// Step 2 of the definition, on a copy. Only named ids change.
+constexpr size_t kWord = 32;
+constexpr auto kBits = [] {
+  std::array<uint32_t, kWord> bits{};
+  for (size_t i = 0; i < kWord; ++i) bits[i] = uint32_t{1} << i;
+  return bits;
+}();
+
+// -inf for the ids that a mask leaves out. Without branches on bits, which nothing could foretell.
+void Mask(std::span<const uint32_t> allowed, std::vector<float>& logits) {
+  size_t first = 0;
+  for (; first + kWord <= logits.size(); first += kWord) {
+    const uint32_t word = allowed[first / kWord];
+    float* some = logits.data() + first;
+#pragma omp simd
+    for (size_t i = 0; i < kWord; ++i) some[i] = (word & kBits[i]) != 0 ? some[i] : -kInfinity;
+  }
+  for (; first < logits.size(); ++first) {
+    if ((allowed[first / kWord] & kBits[first % kWord]) == 0) logits[first] = -kInfinity;
+  }
+}
+
+// Step 2 of the definition, on a copy.
 void Adjust(const SampleRow& row, std::vector<float>& logits) {
   logits.assign(row.logits.begin(), row.logits.end());
   if (HasPenalty(row)) {
@@ -22,6 +44,7 @@ void Adjust(const SampleRow& row, std::vector<float>& logits) {
   }
   for (const auto& [id, bias] : row.bias) logits[static_cast<size_t>(id)] += bias;
   for (const int32_t id : row.banned) logits[static_cast<size_t>(id)] = -kInfinity;
+  if (!row.allowed.empty()) Mask(row.allowed, logits);
 }
 
 }  // namespace
@@ -31,13 +54,19 @@ bool HasPenalty(const SampleRow& row) {
 }
 
 bool Adjusts(const SampleRow& row) {
-  return HasPenalty(row) || !row.bias.empty() || !row.banned.empty();
+  return HasPenalty(row) || !row.bias.empty() || !row.banned.empty() || !row.allowed.empty();
+}
+
+void CheckSizes(const SampleRow& row) {
+  const auto words = static_cast<size_t>(MaskWords(static_cast<int64_t>(row.logits.size())));
+  SC_CHECK(!row.logits.empty() && (row.allowed.empty() || row.allowed.size() == words));
 }
 
 Status UnusableLogits() { return Internal("the model gave logits that are NaN or infinite"); }
 
 Status NothingToChoose() {
-  return Internal("logit_bias, penalties and min_tokens leave no token to choose");
+  return Internal(
+      "logit_bias, penalties, min_tokens and the grammar or schema leave no token to choose");
 }
 
 void FillLogprobs(float largest, double sum, float logit, std::span<const Candidate> best,
@@ -53,7 +82,7 @@ void FillLogprobs(float largest, double sum, float logit, std::span<const Candid
 }
 
 Status SampleOne(const SampleRow& row, const Parts& parts) {
-  SC_CHECK(!row.logits.empty());
+  CheckSizes(row);
   SampleScratch& scratch = *row.scratch;
   Token& token = *row.token;
   token.top.clear();

@@ -22,6 +22,9 @@ inline bool Better(const Candidate& a, const Candidate& b) {
 bool HasPenalty(const SampleRow& row);
 bool Adjusts(const SampleRow& row);
 
+// That spans are as long as they must be.
+void CheckSizes(const SampleRow& row);
+
 // What is wrong with a row whose logits, or adjusted logits, have no largest one.
 Status UnusableLogits();
 Status NothingToChoose();
