@@ -113,7 +113,7 @@ class DeviceBatch {
 
 class DeviceModel : public Model {
  public:
-  DeviceModel(const ModelOptions& options, RankParts parts, std::unique_ptr<Device> device)
+  DeviceModel(const ModelOptions& options, RankParts parts, std::shared_ptr<Device> device)
       : config_(std::move(parts.config)),
         part_(std::move(parts.part)),
         checkpoint_(std::move(parts.checkpoint)),
@@ -321,7 +321,7 @@ class DeviceModel : public Model {
 
   ModelConfig config_, part_;  // of the model and of the rank
   Checkpoint checkpoint_;
-  std::unique_ptr<Device> device_;
+  std::shared_ptr<Device> device_;
   Communicator& comm_;
   Context context_;
   std::vector<float> frequencies_[2];
@@ -348,7 +348,7 @@ class DeviceModel : public Model {
 }  // namespace
 
 Result<std::unique_ptr<Model>> LoadDeviceModel(const ModelOptions& options, RankParts parts,
-                                               std::unique_ptr<Device> device,
+                                               std::shared_ptr<Device> device,
                                                const LoadProgress& progress) {
   auto model = std::make_unique<DeviceModel>(options, std::move(parts), std::move(device));
   SC_RETURN_IF_ERROR(model->Load(options, progress));

@@ -11,7 +11,7 @@
 namespace seacliff {
 
 Result<std::unique_ptr<Model>> LoadDeviceModel(const ModelOptions& options, RankParts parts,
-                                               std::unique_ptr<Device> device,
+                                               std::shared_ptr<Device> device,
                                                const LoadProgress& progress);
 
 }  // namespace seacliff

@@ -5,51 +5,16 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <functional>
 #include <vector>
 
 #include "base/log.h"
 #include "base/pages.h"
 #include "base/threads.h"
 #include "kernels/common/make_up.h"
+#include "model/weight_arrays.h"
 
 namespace seacliff {
 namespace {
-
-// Rows of host memory, `pitch` bytes from one to the next.
-struct HostRows {
-  const void* data;
-  int64_t rows, bytes, pitch;
-  int64_t size() const { return rows * bytes; }
-};
-
-// Gives the place of host memory on the device, where it has no gaps.
-using Place = std::function<const void*(const HostRows& host)>;
-
-// Puts every array of the weights into its place.
-struct Placer {
-  Place place;
-
-  void operator()(Matrix& m) const {
-    if (!m) return;
-    m.scales = Put(m.scales, m.scale_rows(), m.scale_cols(), m.scale_pitch);
-    const void* const data = Put(m.data, m.rows, m.row_bytes(), m.pitch);
-    if (data == m.data) return;  // counted alone
-    m.data = data;
-    m.pitch = m.scale_pitch = 0;
-  }
-  template <typename T, int N>
-  void operator()(View<const T, N>& v) const {
-    v.data = Put(v.data, 1, v.size() * static_cast<int64_t>(sizeof(T)), 0);
-  }
-
- private:
-  template <typename T>
-  T* Put(T* data, int64_t rows, int64_t bytes, int64_t pitch) const {
-    if (data == nullptr) return nullptr;
-    return static_cast<T*>(place({data, rows, bytes, pitch == 0 ? bytes : pitch}));
-  }
-};
 
 // Brings host memory to the device through pinned buffers: threads fill some while others are on
 // their way.
@@ -60,14 +25,14 @@ class Stream {
       : checkpoint_(checkpoint), device_(device), base_(base), progress_(progress), total_(total) {}
 
   // Puts it `at` bytes from the base, in ascending order. Nothing moves before Run.
-  void Add(const HostRows& host, int64_t at) {
+  void Add(const WeightArray& host, int64_t at) {
     const bool gaps = host.pitch != host.bytes;
     // Without gaps rows do not matter.
-    const HostRows all = gaps ? host : HostRows{host.data, host.size(), 1, 1};
+    const WeightArray all = gaps ? host : WeightArray{host.data, host.size(), 1, 1};
     const int64_t step = std::max<int64_t>(kBuffer / all.bytes, 1);
     for (int64_t row = 0; row < all.rows; row += step) {
-      const HostRows piece = {static_cast<const std::byte*>(all.data) + row * all.pitch,
-                              std::min(step, all.rows - row), all.bytes, all.pitch};
+      const WeightArray piece = {static_cast<const std::byte*>(all.data) + row * all.pitch,
+                                 std::min(step, all.rows - row), all.bytes, all.pitch};
       AddPiece({piece, at + row * all.bytes});
     }
   }
@@ -114,7 +79,7 @@ class Stream {
   static constexpr int64_t kBuffer = int64_t{8} << 20, kAtOnce = 8;
 
   struct Piece {
-    HostRows from;
+    WeightArray from;
     int64_t at;
   };
   // Pieces that lie together on the device, which one copy brings there.
@@ -172,10 +137,7 @@ class Stream {
 
 int64_t DeviceWeights::BytesOf(ModelWeights& weights) {
   int64_t total = 0;
-  VisitWeights(weights, Placer{[&](const HostRows& host) {
-                 total += Aligned(host.size());
-                 return host.data;
-               }});
+  ForEachArray(weights, [&](const WeightArray& host) { total += Aligned(host.size()); });
   return total;
 }
 
@@ -188,20 +150,19 @@ Result<DeviceWeights> DeviceWeights::Upload(ModelWeights& weights, const Checkpo
   Stream stream(checkpoint, device, static_cast<std::byte*>(result.memory_.data()), progress,
                 total);
   int64_t next = 0;
-  VisitWeights(
-      weights, Placer{[&](const HostRows& host) -> const void* {
-        const int64_t at = next;
-        next += Aligned(host.size());
-        const Checkpoint::MadeUpBytes made_up = checkpoint.FindMadeUp(host.data);
-        std::byte* const to = static_cast<std::byte*>(result.memory_.data()) + at;
-        if (made_up.rule == nullptr) {
-          stream.Add(host, at);
-        } else {
-          MakeUp(device, *made_up.rule, {made_up.begin, host.rows, host.bytes, host.pitch}, to);
-          stream.Skip(host.size());
-        }
-        return to;
-      }});
+  MoveArrays(weights, [&](const WeightArray& host) {
+    const int64_t at = next;
+    next += Aligned(host.size());
+    const Checkpoint::MadeUpBytes made_up = checkpoint.FindMadeUp(host.data);
+    std::byte* const to = static_cast<std::byte*>(result.memory_.data()) + at;
+    if (made_up.rule == nullptr) {
+      stream.Add(host, at);
+    } else {
+      MakeUp(device, *made_up.rule, {made_up.begin, host.rows, host.bytes, host.pitch}, to);
+      stream.Skip(host.size());
+    }
+    return to;
+  });
   SC_RETURN_IF_ERROR(device.Synchronize());
   SC_RETURN_IF_ERROR(stream.Run());
   if (progress) progress("copying", total, total);

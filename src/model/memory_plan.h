@@ -35,8 +35,8 @@ struct MemoryRequest {
 struct MemoryPlan {
   std::array<int64_t, kWeightKinds> weights = {};
   int64_t activations = 0;
-  int64_t logits = 0, logit_rows = 0;
-  int64_t numbers = 0;  // of the step: ids, positions, page tables
+  int64_t logits = 0, logit_rows = 0;  // with the masks of what may be sampled from them
+  int64_t numbers = 0;                 // of the step: ids, positions, page tables
   int64_t workspace = 0;
   const char* workspace_op = "";  // whose it is: the op that asks for most
   CacheUnitBytes unit;

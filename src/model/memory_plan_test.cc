@@ -11,12 +11,14 @@
 #include "checkpoint/catalogue.h"
 #include "checkpoint/checkpoint.h"
 #include "kernels/common/packing.h"
+#include "kernels/sample/op.h"
 #include "model/device_weights.h"
 #include "model/memory_report.h"
 #include "model/packing.h"
 #include "model/rope.h"
 #include "model/scratch.h"
 #include "model/slice.h"
+#include "model/weight_arrays.h"
 
 namespace seacliff {
 namespace {
@@ -66,35 +68,20 @@ TEST(MemoryPlanTest, CountsTheWeightsOfADevice) {
   EXPECT_EQ(PlanOf(On(80, tiny.config)).weight_bytes(), DeviceWeights::BytesOf(tiny.weights));
 }
 
-// What VisitWeights finds, packed where it is packed.
-struct HostBytes {
-  int64_t& bytes;
-  const Matrix* embed;
-  void operator()(Matrix& m) const {
-    if (!m) return;
-    const bool packed = &m != embed && CanPack(m);
-    bytes += packed ? PackedBytes(m) : m.rows * m.row_bytes();
-    const bool with_scales = packed && m.format == WeightFormat::kMxfp4;
-    if (m.scales != nullptr && !with_scales) {
-      bytes += (m.format == WeightFormat::kFp8 ? (m.rows + 127) / 128 : m.rows) * m.scale_cols();
-    }
-  }
-  template <typename T, int N>
-  void operator()(View<const T, N>& v) const {
-    if (v.data != nullptr) bytes += v.size() * static_cast<int64_t>(sizeof(T));
-  }
-};
-
 TEST(MemoryPlanTest, CountsThePackedWeightsOfAHost) {
   Tiny tiny;
   int64_t bytes = 0;
   for (LayerWeights& layer : tiny.weights.layers) layer.attn.frequencies = {};  // not stored
-  VisitWeights(tiny.weights, HostBytes{bytes, &tiny.weights.embed});
+  ForEachArray(tiny.weights, [&](const WeightArray& array) { bytes += array.size(); });
+  int64_t packed = 0;
+  for (const Matrix* m : PackableOf(tiny.weights)) {
+    packed += PackedBytes(*m);
+    bytes += PackedBytes(*m) - m->rows * m->row_bytes();
+    if (m->format == WeightFormat::kMxfp4) bytes -= m->scale_rows() * m->scale_cols();
+  }
   MemoryRequest request = On(80, tiny.config);
   request.gpu = false;
   EXPECT_EQ(PlanOf(request).weight_bytes(), bytes);
-  int64_t packed = 0;
-  for (const Matrix* m : PackableOf(tiny.weights)) packed += PackedBytes(*m);
   EXPECT_LT(packed, bytes);
 
   request.exact = true;  // nothing is packed
@@ -120,7 +107,7 @@ TEST(MemoryPlanTest, CountsActivationsAndCacheAsTheyAreAllocated) {
   };
   const Scratch scratch(config, DType::kBf16, 512, count);
   EXPECT_EQ(plan.activations, bytes + 512 * config.dim * 2);
-  EXPECT_EQ(plan.logits, 16 * config.vocab_size * 4);
+  EXPECT_EQ(plan.logits, 16 * (config.vocab_size * 4 + MaskBytes(config.vocab_size)));
 
   const CacheSize& size = plan.cache.size;
   const CacheStore store(config, false, config.layers, size.window_pages + plan.spare,

@@ -162,7 +162,8 @@ std::string DescribeMemory(const std::string& device, const MemoryRequest& reque
                fmt::format("of {} tokens (--max-num-batched-tokens)",
                            Grouped(limits.max_num_batched_tokens)));
   text += Line("  activations", plan.activations);
-  text += Line("  logits", plan.logits, fmt::format("of {} sequences", Grouped(plan.logit_rows)));
+  text += Line("  logits", plan.logits,
+               fmt::format("of {} sequences, with masks", Grouped(plan.logit_rows)));
   if (request.gpu) {
     text += Line("  page tables", plan.numbers, "and the step's other numbers");
     text += Line("  workspace", plan.workspace, fmt::format("of {}", plan.workspace_op));

@@ -147,7 +147,7 @@ Result<std::unique_ptr<Device>> ChooseDevice(const ModelOptions& options) {
         fmt::format("device must be auto, cpu or cuda, got \"{}\"", options.device));
   }
   if (exact) return InvalidArgument("numerics exact runs on the CPU alone");
-  auto device = OpenDevice(0, {});
+  auto device = OpenDevice(0, options.device_limits);
   if (device.ok()) {
     SC_LOG_INFO("running on {}", device.value()->gpu().name);
     return device;
@@ -187,7 +187,7 @@ Result<std::unique_ptr<Model>> Model::Load(const ModelOptions& options,
   return LoadRank(options, std::move(device), alone, progress);
 }
 
-Result<std::unique_ptr<Model>> LoadRank(const ModelOptions& options, std::unique_ptr<Device> device,
+Result<std::unique_ptr<Model>> LoadRank(const ModelOptions& options, std::shared_ptr<Device> device,
                                         Communicator& comm, const LoadProgress& progress) {
   SC_ASSIGN_OR_RETURN(ModelConfig config, ConfigOf(options));
   SC_ASSIGN_OR_RETURN(ModelConfig part, RankConfig(config, comm.size()));

@@ -27,6 +27,7 @@ struct ModelOptions {
   bool fp8_output_projection = false;  // kernels/grouped_linear `quantise`; not in exact numerics
   std::string repack_cache;    // a file for the packed weights (model/repack_cache.h); empty: none
   std::string device = "cpu";  // cpu | cuda | auto: the first GPU if there is one
+  DeviceLimits device_limits;  // of what kernels may use of each GPU
   std::string kernels;         // "op=row,op=row"
   int32_t threads = 0;         // 0: one per core
   uint64_t seed = 0;           // dummy weights

@@ -10,19 +10,10 @@
 #include "base/log.h"
 #include "kernels/common/packing.h"
 #include "model/repack_cache.h"
+#include "model/weight_arrays.h"
 
 namespace seacliff {
 namespace {
-
-// Lists matrices; passes over everything else.
-struct Lister {
-  std::vector<Matrix*>& all;
-  void operator()(Matrix& m) const {
-    if (m && CanPack(m)) all.push_back(&m);
-  }
-  template <typename T, int N>
-  void operator()(View<const T, N>&) const {}
-};
 
 // The bytes of rows begin .. begin + count that packing reads.
 struct Source {
@@ -83,9 +74,8 @@ class Prefetcher {
 }  // namespace
 
 std::vector<Matrix*> PackableOf(ModelWeights& w) {
-  std::vector<Matrix*> all;
-  VisitWeights(w, Lister{all});
-  std::erase(all, &w.embed);
+  std::vector<Matrix*> all = MatricesOf(w);
+  std::erase_if(all, [&](const Matrix* m) { return m == &w.embed || !CanPack(*m); });
   return all;
 }
 

@@ -158,11 +158,12 @@ std::chrono::milliseconds TimeoutOf(const ModelOptions& options) {
 
 // The GPUs of ranks, the first of which is open.
 Result<std::vector<std::unique_ptr<Device>>> OpenDevices(std::unique_ptr<Device> first,
-                                                         int32_t ranks) {
+                                                         int32_t ranks,
+                                                         const DeviceLimits& limits) {
   std::vector<std::unique_ptr<Device>> devices;
   devices.push_back(std::move(first));
   for (int32_t r = 1; r < ranks; ++r) {
-    auto device = OpenDevice(r, {});
+    auto device = OpenDevice(r, limits);
     if (!device.ok()) {
       return Status(device.status().code(),
                     fmt::format("tensor_parallel_size {}: {}", ranks, device.status().message()));
@@ -187,25 +188,24 @@ Result<std::unique_ptr<Model>> LoadRanks(const ModelOptions& options,
                                          const LoadProgress& progress,
                                          std::unique_ptr<TcpNode> others) {
   auto group = std::make_unique<RankGroup>();
-  group->ranks.resize(comms.size());
-  devices.resize(comms.size());
+  for (auto& device : devices) group->devices.push_back(std::move(device));
+  for (auto& comm : comms) group->ranks.push_back({std::move(comm), nullptr});
   ModelOptions rank_options = options;
-  if (devices[0] != nullptr && options.workspace == 0) {
+  if (!devices.empty() && options.workspace == 0) {
     // Where it grew in a step, a rank would wait for its device while others wait for the rank.
     SC_ASSIGN_OR_RETURN(const ModelConfig config, ConfigOf(options));
-    SC_ASSIGN_OR_RETURN(const ModelConfig part, RankConfig(config, comms[0]->size()));
+    SC_ASSIGN_OR_RETURN(const ModelConfig part, RankConfig(config, group->ranks[0].comm->size()));
     const int64_t pages = std::max(options.window_pages, options.compressed_pages);
     rank_options.workspace = WorkspaceOf(part, config.vocab_size, options.max_tokens,
                                          PaddedSeqs(options.slots), PaddedWidth(pages))
                                  .bytes;
   }
   const int32_t threads = options.threads == 0 ? CoresOfOurOwn() : options.threads;
-  rank_options.threads = std::max(1, threads / static_cast<int32_t>(comms.size()));
-  std::vector<Status> errors(comms.size());
+  rank_options.threads = std::max(1, threads / static_cast<int32_t>(group->ranks.size()));
+  std::vector<Status> errors(group->ranks.size());
   const auto load = [&](size_t r) {
     ParallelRank& rank = group->ranks[r];
-    rank.comm = std::move(comms[r]);
-    auto model = LoadRank(rank_options, std::move(devices[r]), *rank.comm,
+    auto model = LoadRank(rank_options, devices.empty() ? nullptr : group->devices[r], *rank.comm,
                           r == 0 ? progress : LoadProgress());
     errors[r] = model.status();
     if (model.ok()) rank.model = std::move(model).value();
@@ -236,7 +236,7 @@ Result<std::unique_ptr<Model>> LoadParallelModel(const ModelOptions& options,
   if (device == nullptr) {
     return LoadRanks(options, {}, MakeThreadGroup(count, TimeoutOf(options)), progress);
   }
-  SC_ASSIGN_OR_RETURN(auto devices, OpenDevices(std::move(device), count));
+  SC_ASSIGN_OR_RETURN(auto devices, OpenDevices(std::move(device), count, options.device_limits));
   std::vector<Device*> open;
   for (const auto& d : devices) open.push_back(d.get());
   DeviceGroupOptions group;

@@ -21,8 +21,9 @@ struct ParallelRank {
   std::unique_ptr<Model> model;
 };
 
-// The ranks of one process. Communicators go before any model, which may own the devices.
+// The ranks of one process. Communicators go before models and devices, whose memory they use.
 struct RankGroup {
+  std::vector<std::shared_ptr<Device>> devices;  // of the models; none on the host
   std::vector<ParallelRank> ranks;
   ~RankGroup() {
     for (ParallelRank& rank : ranks) rank.comm.reset();

@@ -32,7 +32,7 @@ inline Result<ModelConfig> ConfigOf(const ModelOptions& options) {
 
 // The rank of `comm`, which is used until the last call of the model, on `device` or, if that is
 // null, on the host. Rank 0 alone has logits.
-Result<std::unique_ptr<Model>> LoadRank(const ModelOptions& options, std::unique_ptr<Device> device,
+Result<std::unique_ptr<Model>> LoadRank(const ModelOptions& options, std::shared_ptr<Device> device,
                                         Communicator& comm, const LoadProgress& progress);
 
 }  // namespace seacliff

@@ -6,20 +6,12 @@
 #include <cstring>
 #include <vector>
 
+#include "model/weight_arrays.h"
+
 namespace seacliff {
 namespace {
 
 constexpr int64_t kBlock = 128;  // rows and columns of an FP8 matrix that share a scale
-
-// Lists matrices that have gaps.
-struct GapLister {
-  std::vector<Matrix*>& all;
-  void operator()(Matrix& m) const {
-    if (m.pitch != 0) all.push_back(&m);
-  }
-  template <typename T, int N>
-  void operator()(View<const T, N>&) const {}
-};
 
 // Copies rows of `bytes` that lie `pitch` apart; null if they cannot be read.
 const void* CloseUp(const void* from, int64_t rows, int64_t bytes, int64_t pitch,
@@ -65,8 +57,8 @@ Result<ModelConfig> RankConfig(const ModelConfig& config, int64_t ranks) {
 }
 
 Result<PageMemory> CloseGaps(ModelWeights& weights) {
-  std::vector<Matrix*> matrices;
-  VisitWeights(weights, GapLister{matrices});
+  std::vector<Matrix*> matrices = MatricesOf(weights);
+  std::erase_if(matrices, [](const Matrix* m) { return m->pitch == 0; });
   int64_t total = 0;
   for (const Matrix* m : matrices) {
     total = AlignedOffset(total, 1) + m->rows * m->row_bytes() + m->scale_rows() * m->scale_cols();

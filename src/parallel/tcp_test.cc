@@ -11,6 +11,8 @@
 #include <functional>
 #include <thread>
 
+#include "parallel/testing/run_all.h"
+
 namespace seacliff {
 namespace {
 
@@ -53,28 +55,13 @@ Nodes Join(int32_t nodes, int32_t ranks, const std::function<void(TcpOptions&)>&
   return joined;
 }
 
-std::vector<std::unique_ptr<Communicator>> RanksOf(Nodes& nodes) {
-  std::vector<std::unique_ptr<Communicator>> ranks;
+Ranks RanksOf(Nodes& nodes) {
+  Ranks ranks;
   for (auto& node : nodes) {
     EXPECT_TRUE(node.ok()) << node.status().message();
     for (auto& rank : node.value()->TakeRanks()) ranks.push_back(std::move(rank));
   }
   return ranks;
-}
-
-std::vector<Status> RunAll(const std::vector<std::unique_ptr<Communicator>>& ranks,
-                           const std::function<void(Context&, Communicator&)>& body) {
-  std::vector<Status> errors(ranks.size());
-  std::vector<std::thread> threads;
-  for (size_t r = 0; r < ranks.size(); ++r) {
-    threads.emplace_back([&, r] {
-      Context k(1);
-      body(k, *ranks[r]);
-      errors[r] = k.TakeError();
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  return errors;
 }
 
 TEST(Tcp, AddsUpAndGathersAcrossNodes) {

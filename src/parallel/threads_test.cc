@@ -3,31 +3,14 @@
 
 #include <gtest/gtest.h>
 
-#include <functional>
 #include <random>
 #include <string>
 #include <thread>
 
+#include "parallel/testing/run_all.h"
+
 namespace seacliff {
 namespace {
-
-using Ranks = std::vector<std::unique_ptr<Communicator>>;
-
-// Runs one function as every rank, each in its thread; their contexts' errors.
-std::vector<Status> RunAll(const Ranks& ranks,
-                           const std::function<void(Context&, Communicator&)>& body) {
-  std::vector<Status> errors(ranks.size());
-  std::vector<std::thread> threads;
-  for (size_t r = 0; r < ranks.size(); ++r) {
-    threads.emplace_back([&, r] {
-      Context k(1);
-      body(k, *ranks[r]);
-      errors[r] = k.TakeError();
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  return errors;
-}
 
 std::vector<float> Values(int32_t rank, size_t count) {
   std::mt19937 random(static_cast<uint32_t>(rank) + 1);

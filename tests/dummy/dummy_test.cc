@@ -3,25 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "model/direct.h"
+#include "tests/configs.h"
 
 namespace seacliff {
 namespace {
-
-// A directory that holds only a config.json: Flash, changed as `change` says.
-std::string ConfigOnly(const char* name, const std::function<void(nlohmann::json&)>& change) {
-  std::ifstream in(SEACLIFF_SOURCE_DIR "/tests/data/configs/flash.json");
-  nlohmann::json config = nlohmann::json::parse(in);
-  change(config);
-  const std::string dir = testing::TempDir() + name;
-  std::filesystem::create_directories(dir);
-  std::ofstream(dir + "/config.json") << config;
-  return dir;
-}
 
 std::vector<float> LastLogits(const std::string& dir, uint64_t seed) {
   ModelOptions options;
@@ -55,7 +42,7 @@ void ExpectSane(const std::vector<float>& logits) {
 }
 
 TEST(DummyWeights, AreAFunctionOfTheSeed) {
-  const std::string dir = ConfigOnly("small", [](nlohmann::json& c) {
+  const std::string dir = ConfigOnly("small", "flash", [](nlohmann::json& c) {
     c["hidden_size"] = 256;
     c["num_hidden_layers"] = 3;
     c["compress_ratios"] = {0, 4, 128, 0};
@@ -75,7 +62,7 @@ TEST(DummyWeights, AreAFunctionOfTheSeed) {
 }
 
 TEST(DummyWeights, SlowTwoLayersAtFlashSizes) {
-  const std::string dir = ConfigOnly("flash2", [](nlohmann::json& c) {
+  const std::string dir = ConfigOnly("flash2", "flash", [](nlohmann::json& c) {
     c["num_hidden_layers"] = 2;
     c["compress_ratios"] = {4, 128, 0};
     c["num_hash_layers"] = 1;

@@ -103,4 +103,17 @@ inline void Append(std::vector<int32_t>& to, const std::vector<int32_t>& more) {
   to.insert(to.end(), more.begin(), more.end());
 }
 
+// A prompt of 300 tokens, then the same from the cache: the same 140 logits, bit for bit. Returns
+// the prompt and its answer.
+inline std::vector<int32_t> ExpectAHit(PrefixDriver& driver, std::mt19937& random) {
+  std::vector<int32_t> turn = RandomIds(random, driver.vocab(), 300);
+  const PrefixAnswer cold = driver.Ask(turn, 140);
+  EXPECT_EQ(cold.cached, 0);
+  const PrefixAnswer warm = driver.Ask(turn, 140);
+  EXPECT_EQ(warm.cached, 256);
+  EXPECT_EQ(warm.logits, cold.logits);
+  Append(turn, cold.ids);
+  return turn;
+}
+
 }  // namespace seacliff

@@ -18,20 +18,13 @@ TEST_P(PrefixNumerics, AHitChangesNoBit) {
   options.numerics = GetParam();
   PrefixDriver driver(options, 1024);
   std::mt19937 random(1);
-  const std::vector<int32_t> prompt = RandomIds(random, driver.vocab(), 300);
-  const PrefixAnswer cold = driver.Ask(prompt, 140);
-  EXPECT_EQ(cold.cached, 0);
-  const PrefixAnswer warm = driver.Ask(prompt, 140);
-  EXPECT_EQ(warm.cached, 256);
-  EXPECT_EQ(warm.logits, cold.logits);
+  std::vector<int32_t> turn = ExpectAHit(driver, random);
 
   // The next turn starts behind a block that decoding filled; a cousin where the two part.
-  std::vector<int32_t> turn = prompt;
-  Append(turn, cold.ids);
   Append(turn, RandomIds(random, driver.vocab(), 33));
   const PrefixAnswer warm_turn = driver.Ask(turn, 5);
   EXPECT_EQ(warm_turn.cached, 384);
-  std::vector<int32_t> cousin(prompt.begin(), prompt.begin() + 140);
+  std::vector<int32_t> cousin(turn.begin(), turn.begin() + 140);
   Append(cousin, RandomIds(random, driver.vocab(), 160));
   driver.Ask(cousin, 1);
   cousin[200] = 7;

@@ -68,7 +68,10 @@ TEST_P(Company, DecodeIsBitIdentical) {
   ASSERT_NE(model, nullptr);
   const std::vector<float> alone = DecodeBeside(*model, 0, 0);
   for (const float v : alone) ASSERT_TRUE(std::isfinite(v));
-  for (const int64_t others : {1, 3, 7, 10, 31, 63}) {
+  std::vector<int64_t> companies = {1, 3, 7, 10, 31, 63};
+  // experts' kernel for few tokens takes as many as a block's shared memory has room for.
+  if (device().gpu().shared_memory >= 200 * 1024) companies.insert(companies.end(), {96, 130});
+  for (const int64_t others : companies) {
     for (const int64_t place : {int64_t{0}, others / 2, others}) {
       if (others > kCrowded && place != others / 2) continue;
       const std::vector<float> together = DecodeBeside(*model, others, place);

@@ -60,7 +60,7 @@ void FaultUnderAnEngine() {
   request.max_tokens = 4000;
   request.ignore_eos = true;
   bool first = true;
-  const Status submitted = engine->Submit(request, [&](const Event& event) {
+  const Status submitted = engine->Submit(std::move(request), [&](const Event& event) {
     if (first) begun.set_value();
     first = false;
     if (event.finish == Finish::kError) ended.set_value(event.error);
@@ -75,7 +75,9 @@ void FaultUnderAnEngine() {
   };
   tell("the request", ended.get_future());
   tell("the engine", lost.get_future());
-  Tell("the next request", engine->Submit(request, [](const Event&) {}));
+  Request next;
+  next.prompt = {0};
+  Tell("the next request", engine->Submit(std::move(next), [](const Event&) {}));
   std::_Exit(submitted.ok() ? 0 : 1);
 }
 

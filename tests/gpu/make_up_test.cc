@@ -17,6 +17,7 @@
 #include "model/device_weights.h"
 #include "model/rope.h"
 #include "model/slice.h"
+#include "model/testing/weight_bytes.h"
 #include "tests/gpu/gpu.h"
 
 namespace seacliff {
@@ -84,29 +85,6 @@ TEST_F(MakeUpTest, EveryKindAsTheHostMakesIt) {
   EXPECT_GE(seen.size(), 8u);
 }
 
-// Reads back every array of the weights.
-struct Reader {
-  std::vector<std::vector<std::byte>>& all;
-  Device& device;
-
-  void operator()(Matrix& m) const {
-    if (!m) return;
-    EXPECT_EQ(m.pitch, 0);
-    Get(m.data, m.rows * m.row_bytes());
-    if (m.scales != nullptr) Get(m.scales, m.scale_rows() * m.scale_cols());
-  }
-  template <typename T, int N>
-  void operator()(View<const T, N>& v) const {
-    if (v.data != nullptr) Get(v.data, v.size() * static_cast<int64_t>(sizeof(T)));
-  }
-
- private:
-  void Get(const void* data, int64_t bytes) const {
-    all.emplace_back(static_cast<size_t>(bytes));
-    device.Download(all.back().data(), data, bytes);
-  }
-};
-
 // What a rank of two gets by making it up is what it gets by reading the same bytes.
 TEST_F(MakeUpTest, ReadOrMadeUpARanksWeightsAreTheSame) {
   config_.inter_dim = 256;  // 128 a rank
@@ -122,34 +100,13 @@ TEST_F(MakeUpTest, ReadOrMadeUpARanksWeightsAreTheSame) {
       ModelWeights weights = BindWeights(checkpoint, config_, frequencies, false, slice);
       auto uploaded = DeviceWeights::Upload(weights, checkpoint, device(), {});
       ASSERT_TRUE(uploaded.ok()) << uploaded.status().message();
-      VisitWeights(weights, Reader{got[made_up], device()});
+      got[made_up] = BytesOf(weights, &device());
       EXPECT_EQ(device().Synchronize().message(), "");
     }
     EXPECT_GT(got[0].size(), 20u);
     EXPECT_TRUE(got[0] == got[1]) << "rank " << slice.rank << " of " << slice.size;
   }
 }
-
-// The same arrays as they lie in host memory.
-struct HostReader {
-  std::vector<std::vector<std::byte>>& all;
-
-  void operator()(Matrix& m) const {
-    if (!m) return;
-    Get(m.data, m.rows * m.row_bytes());
-    if (m.scales != nullptr) Get(m.scales, m.scale_rows() * m.scale_cols());
-  }
-  template <typename T, int N>
-  void operator()(View<const T, N>& v) const {
-    if (v.data != nullptr) Get(v.data, v.size() * static_cast<int64_t>(sizeof(T)));
-  }
-
- private:
-  void Get(const void* data, int64_t bytes) const {
-    const auto* const begin = static_cast<const std::byte*>(data);
-    all.emplace_back(begin, begin + bytes);
-  }
-};
 
 // From the files of a checkpoint: of $SEACLIFF_CHECKPOINT too, which may be large.
 TEST_F(MakeUpTest, FilesArriveAsTheyAre) {
@@ -164,6 +121,12 @@ TEST_F(MakeUpTest, FilesArriveAsTheyAre) {
       if (!RankConfig(*config, slice.size).ok()) continue;
       auto checkpoint = Checkpoint::Open(folder, *config, false);
       ASSERT_TRUE(checkpoint.ok()) << checkpoint.status().message();
+      // What is uploaded is given back: what it was is read before.
+      ModelWeights host = BindWeights(*checkpoint, *config, frequencies, false, slice);
+      const auto closed = CloseGaps(host);
+      ASSERT_TRUE(closed.ok()) << closed.status().message();
+      const auto want = BytesOf(host);
+
       ModelWeights weights = BindWeights(*checkpoint, *config, frequencies, false, slice);
       int64_t done = 0, all = 0;
       const LoadProgress progress = [&](std::string_view, int64_t now, int64_t total) {
@@ -179,15 +142,9 @@ TEST_F(MakeUpTest, FilesArriveAsTheyAre) {
                   static_cast<double>(uploaded->bytes()) * 1e-9, seconds.count());
       EXPECT_EQ(done, all);
       EXPECT_EQ(all, uploaded->bytes());
-
-      ModelWeights host = BindWeights(*checkpoint, *config, frequencies, false, slice);
-      const auto closed = CloseGaps(host);
-      ASSERT_TRUE(closed.ok()) << closed.status().message();
-      std::vector<std::vector<std::byte>> want, got;
-      VisitWeights(host, HostReader{want});
-      VisitWeights(weights, Reader{got, device()});
+      const auto got = BytesOf(weights, &device());
       EXPECT_EQ(device().Synchronize().message(), "");
-      EXPECT_TRUE(want == got) << folder << ", rank " << slice.rank << " of " << slice.size;
+      EXPECT_TRUE(got == want) << folder << ", rank " << slice.rank << " of " << slice.size;
     }
   }
 }

@@ -2,30 +2,24 @@
 // the published models' sizes.
 #pragma once
 
-#include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "model/direct.h"
+#include "tests/configs.h"
 #include "tests/gpu/gpu.h"
 
 namespace seacliff {
 
-// A folder with only a config.json: tests/data/configs/NAME.json, two of its layers (with blocks of
-// 4 and of 128 tokens), few experts and words, so that the weights are made in a second.
+// A folder with only a config.json: two layers of tests/data/configs/NAME.json (with blocks of 4
+// and of 128 tokens), few experts and words, so that the weights are made in a second.
 inline std::string TwoLayersOf(const std::string& name) {
-  std::ifstream in(Repository() + "/tests/data/configs/" + name + ".json");
-  nlohmann::json config = nlohmann::json::parse(in);
-  config["num_hidden_layers"] = 2;
-  config["compress_ratios"] = {4, 128, 0};
-  config["num_hash_layers"] = 1;
-  config["n_routed_experts"] = 8;
-  config["vocab_size"] = 4096;
-  const std::string dir = testing::TempDir() + "two_layers_of_" + name;
-  std::filesystem::create_directories(dir);
-  std::ofstream(dir + "/config.json") << config;
-  return dir;
+  return ConfigOnly("two_layers_of_" + name, name, [](nlohmann::json& c) {
+    c["num_hidden_layers"] = 2;
+    c["compress_ratios"] = {4, 128, 0};
+    c["num_hash_layers"] = 1;
+    c["n_routed_experts"] = 8;
+    c["vocab_size"] = 4096;
+  });
 }
 
 struct TestModel {

@@ -33,17 +33,10 @@ TEST_P(GpuPrefix, AHitChangesNothing) {
   options.device = "cuda";
   PrefixDriver driver(options, 1024);
   std::mt19937 random(1);
-  const std::vector<int32_t> prompt = RandomIds(random, driver.vocab(), 300);
-  const PrefixAnswer cold = driver.Ask(prompt, 140);
-  EXPECT_EQ(cold.cached, 0);
-  const PrefixAnswer warm = driver.Ask(prompt, 140);
-  EXPECT_EQ(warm.cached, 256);
-  EXPECT_EQ(warm.logits, cold.logits);
+  std::vector<int32_t> turn = ExpectAHit(driver, random);
 
   // Next turns start behind a block that decoding filled; computed from their first token on, a
   // prompt's chunk fills it, and each layer may add 3e-2 of the median token (company_test.cc).
-  std::vector<int32_t> turn = prompt;
-  Append(turn, cold.ids);
   std::vector<std::vector<int32_t>> turns;
   std::vector<std::vector<float>> warm_logits;
   for (int i = 0; i < 9; ++i) {

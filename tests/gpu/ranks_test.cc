@@ -4,7 +4,9 @@
 
 #include <thread>
 
+#include "kernels/shared_device.h"
 #include "model/parallel_model.h"
+#include "model/rank.h"
 #include "parallel/device_group.h"
 #include "tests/gpu/gpu.h"
 #include "tests/parallel/models.h"
@@ -12,32 +14,43 @@
 namespace seacliff {
 namespace {
 
+using testing::HasSubstr;
+
 class RanksTest : public GpuTest {
  protected:
   static bool SeveralGpus(int32_t ranks) { return OpenDevice(ranks - 1, {}).ok(); }
-  // The model on `ranks` GPUs, or as many devices of one.
-  static std::unique_ptr<Model> Load(ModelOptions options, int32_t ranks, double timeout = 20) {
+  struct Group {
     std::vector<std::unique_ptr<Device>> devices;
+    std::vector<std::unique_ptr<Communicator>> comms;
+  };
+  // On `ranks` GPUs, or as many devices of one.
+  static Result<Group> MakeGroup(int32_t ranks, double timeout) {
+    Group group;
     std::vector<Device*> open;
     for (int32_t r = 0; r < ranks; ++r) {
-      // Kernels whose blocks wait for one another must leave room for those of the other ranks.
-      auto device = SeveralGpus(ranks)
-                        ? OpenDevice(r, {})
-                        : OpenDevice(0, DeviceLimits{.multiprocessors = 120 / ranks});
-      devices.push_back(std::move(device).value());
-      open.push_back(devices.back().get());
+      SC_ASSIGN_OR_RETURN(auto device,
+                          SeveralGpus(ranks) ? OpenDevice(r, {}) : OpenSharedDevice(0, ranks));
+      open.push_back(device.get());
+      group.devices.push_back(std::move(device));
     }
-    DeviceGroupOptions group;
-    group.timeout_seconds = options.rank_timeout = timeout;
-    auto comms = MakeDeviceGroup(open, group);
-    EXPECT_TRUE(comms.ok()) << comms.status().message();
-    auto model = LoadRanks(options, std::move(devices), std::move(comms).value(), {});
+    DeviceGroupOptions options;
+    options.timeout_seconds = timeout;
+    SC_ASSIGN_OR_RETURN(group.comms, MakeDeviceGroup(open, options));
+    return group;
+  }
+  static Result<std::unique_ptr<Model>> Load(ModelOptions options, int32_t ranks) {
+    options.rank_timeout = 20;
+    SC_ASSIGN_OR_RETURN(Group group, MakeGroup(ranks, options.rank_timeout));
+    return LoadRanks(options, std::move(group.devices), std::move(group.comms), {});
+  }
+  // Of a model, or nothing and a failure.
+  static std::vector<float> Logits(const Result<std::unique_ptr<Model>>& model) {
     EXPECT_TRUE(model.ok()) << model.status().message();
-    return std::move(model).value();
+    return model.ok() ? RunSmall(**model) : std::vector<float>();
   }
   static std::vector<float> Logits(ModelOptions options, const char* device) {
     options.device = device;
-    return RunSmall(**Model::Load(options, {}));
+    return Logits(Model::Load(options, {}));
   }
 };
 
@@ -48,12 +61,36 @@ TEST_F(RanksTest, ComputeWhatOneDoes) {
   const double rounding = RelativeDistance(exact, Logits(options, "cuda"));
   for (const int32_t ranks : {2, 4}) {
     if (ranks > 2 && !SeveralGpus(ranks)) continue;
-    const std::vector<float> shared = RunSmall(*Load(options, ranks));
+    const std::vector<float> shared = Logits(Load(options, ranks));
+    ASSERT_EQ(shared.size(), exact.size());
     std::printf("%d ranks: %.4f from exact numerics, one GPU %.4f\n", ranks,
                 RelativeDistance(exact, shared), rounding);
     EXPECT_LT(RelativeDistance(exact, shared), 2 * rounding) << ranks << " ranks";
-    EXPECT_EQ(RunSmall(*Load(options, ranks)), shared) << "not the same bits again";
+    EXPECT_EQ(Logits(Load(options, ranks)), shared) << "not the same bits again";
   }
+}
+
+// What is computed without the other rank's part means nothing, but it harms nothing either.
+TEST_F(RanksTest, ARankAloneEndsItsStepAndTheGpuGoesOn) {
+  auto group = MakeGroup(2, 0.5);
+  ASSERT_TRUE(group.ok()) << group.status().message();
+  const ModelOptions options = SmallOptions(SmallConfig("gpu"), 1, Numerics::kCheckpoint);
+  Communicator& comm = *group->comms[0];
+  Device& device = *group->devices[0];
+  const auto model = LoadRank(options, std::move(group->devices[0]), comm, {});
+  ASSERT_TRUE(model.ok()) << model.status().message();
+  DirectRunner runner(**model, 2, kSmallLength);
+  std::vector<int32_t> ids;
+  for (int32_t i = 0; i < 140; ++i) ids.push_back(i * 37 % 600);
+  const DirectRunner::Piece piece{0, ids};
+  const int32_t row = 139;
+  std::vector<float> logits;
+  const Status status = runner.Step({&piece, 1}, {&row, 1}, logits);
+  EXPECT_THAT(status.message(), testing::AnyOf("", HasSubstr("rank 1 did not come")));
+  EXPECT_EQ(device.Synchronize().message(), "");
+  EXPECT_EQ(comm.error().code(), Code::kUnavailable);
+  EXPECT_THAT(comm.error().message(), HasSubstr("rank 1 did not come within 0.5 s"));
+  group->comms.clear();
 }
 
 // One token a step, which runs as a graph from the second step on.
@@ -73,10 +110,12 @@ std::vector<float> Decode(Model& model, int32_t steps) {
 
 TEST_F(RanksTest, DecodeInGraphs) {
   const ModelOptions options = SmallOptions(SmallConfig("gpu"), 1, Numerics::kCheckpoint);
-  const auto model = Load(options, 2);
-  const std::vector<float> graphs = Decode(*model, 40);
-  EXPECT_EQ(Decode(*model, 40), graphs) << "the first steps of a shape run as they are";
-  const Result<double> time = model->TimeLastStep();
+  const auto loaded = Load(options, 2);
+  ASSERT_TRUE(loaded.ok()) << loaded.status().message();
+  Model& model = **loaded;
+  const std::vector<float> graphs = Decode(model, 40);
+  EXPECT_EQ(Decode(model, 40), graphs) << "the first steps of a shape run as they are";
+  const Result<double> time = model.TimeLastStep();
   ASSERT_TRUE(time.ok()) << time.status().message();
   std::printf("a step of two ranks: %.1f us\n", *time);
   EXPECT_GT(*time, 0);

@@ -5,45 +5,35 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <functional>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "model/direct.h"
+#include "tests/configs.h"
 
 namespace seacliff {
 
 inline constexpr int64_t kSmallLength = 256;
 
-// A directory that holds only a config.json: Flash, made small and changed as `change` says.
+// A folder with only a config.json: Flash, made small and changed as `change` says.
 inline std::string SmallConfig(const std::string& name,
                                const std::function<void(nlohmann::json&)>& change = {}) {
-  const char* folder = std::getenv("SEACLIFF_SOURCE_DIR");
-  std::ifstream in(std::string(folder != nullptr ? folder : SEACLIFF_SOURCE_DIR) +
-                   "/tests/data/configs/flash.json");
-  nlohmann::json c = nlohmann::json::parse(in);
-  c["hidden_size"] = 256;
-  c["num_hidden_layers"] = 4;
-  c["compress_ratios"] = {0, 4, 128, 4, 0};
-  c["num_hash_layers"] = 1;
-  c["n_routed_experts"] = 8;
-  c["num_experts_per_tok"] = 3;
-  c["moe_intermediate_size"] = 512;
-  c["num_attention_heads"] = 8;
-  c["q_lora_rank"] = 128;
-  c["o_groups"] = 4;
-  c["o_lora_rank"] = 128;
-  c["index_topk"] = 8;
-  c["vocab_size"] = 600;
-  if (change) change(c);
-  const std::string dir = testing::TempDir() + "parallel_" + name;
-  std::filesystem::create_directories(dir);
-  std::ofstream(dir + "/config.json") << c;
-  return dir;
+  return ConfigOnly("parallel_" + name, "flash", [&](nlohmann::json& c) {
+    c["hidden_size"] = 256;
+    c["num_hidden_layers"] = 4;
+    c["compress_ratios"] = {0, 4, 128, 4, 0};
+    c["num_hash_layers"] = 1;
+    c["n_routed_experts"] = 8;
+    c["num_experts_per_tok"] = 3;
+    c["moe_intermediate_size"] = 512;
+    c["num_attention_heads"] = 8;
+    c["q_lora_rank"] = 128;
+    c["o_groups"] = 4;
+    c["o_lora_rank"] = 128;
+    c["index_topk"] = 8;
+    c["vocab_size"] = 600;
+    if (change) change(c);
+  });
 }
 
 inline ModelOptions SmallOptions(const std::string& dir, int32_t ranks, Numerics numerics) {

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <thread>
 
+#include "kernels/common/testing/host_device.h"
 #include "model/model.h"
 #include "model/parallel_model.h"
 #include "model/rank.h"
@@ -69,6 +70,49 @@ TEST(Ranks, RefuseShapesThatCannotBeCut) {
               HasSubstr("moe_intermediate_size (256) cannot be cut into 4 parts of whole 128s"));
   EXPECT_THAT(error(changed("vocab_size", 602), 4), HasSubstr("vocab_size (602)"));
   EXPECT_THAT(error(changed("o_lora_rank", 96), 4), HasSubstr("o_groups * o_lora_rank (384)"));
+}
+
+// A device that has no room, and a communicator that uses its device to the last.
+class FullDevice : public HostDevice {
+ public:
+  explicit FullDevice(bool* there) : there_(there) {}
+  ~FullDevice() override { *there_ = false; }
+  Buffer Allocate(int64_t, const char*) override {
+    error = Exhausted("no room");
+    return {};
+  }
+
+ private:
+  bool* const there_;
+};
+
+class OnADevice : public Communicator {
+ public:
+  OnADevice(int32_t rank, const bool* device_there)
+      : Communicator(rank, 2), device_there_(device_there) {}
+  ~OnADevice() override { EXPECT_TRUE(*device_there_); }
+  void AllReduce(Context&, Act<2>) override {}
+  void Gather(Context&, View<const float, 2>, View<float, 2>) override {}
+  void Abort(const Status&) override {}
+  Status error() const override { return OkStatus(); }
+
+ private:
+  const bool* const device_there_;
+};
+
+TEST(Ranks, CommunicatorsGoBeforeDevicesThatAModelDoesNotFit) {
+  bool there[2] = {true, true};
+  std::vector<std::unique_ptr<Device>> devices;
+  std::vector<std::unique_ptr<Communicator>> comms;
+  for (int32_t r = 0; r < 2; ++r) {
+    devices.push_back(std::make_unique<FullDevice>(&there[r]));
+    comms.push_back(std::make_unique<OnADevice>(r, &there[r]));
+  }
+  const ModelOptions options = SmallOptions(SmallConfig("full"), 1, Numerics::kCheckpoint);
+  const auto model = LoadRanks(options, std::move(devices), std::move(comms), {});
+  EXPECT_EQ(model.status().code(), Code::kExhausted);
+  EXPECT_EQ(model.status().message(), "no room");
+  EXPECT_FALSE(there[0] || there[1]);
 }
 
 // A rank whose step `bad_step` goes wrong in some way.
