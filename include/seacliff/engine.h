@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,6 +34,27 @@ struct SamplingParams {
   int32_t top_logprobs = -1;  // -1: none; n >= 0: the chosen token's and the n best
 };
 
+// What a request may say next, by a grammar or otherwise. Its calls come on the engine's thread and
+// must not throw: Accept for each sampled token that another one may follow, each once and in order
+// (a preempted sequence computes its tokens again, but they are not sampled again), then Mask for
+// the next one. They come as late as may be, while a device computes the step that needs them.
+class TokenRules {
+ public:
+  virtual ~TokenRules() = default;
+
+  // Bit i % 32 of mask[i / 32]: token i may come next. All are to be written: (vocab_size + 31) /
+  // 32 words, of which the last one's bits beyond the vocabulary do not matter. False: every token
+  // may, and `mask` is not looked at. Without a bit the request ends with Finish::kError.
+  virtual bool Mask(std::span<uint32_t> mask) = 0;
+  virtual void Accept(int32_t id) = 0;
+
+  // Nothing may follow what was accepted, not even an end token: the request ends with
+  // Finish::kStop. Rules that allow an end token instead need not say so.
+  virtual bool done() const { return false; }
+  // Not ok: the request, and no other, ends with this error.
+  virtual Status error() const { return OkStatus(); }
+};
+
 using RequestId = uint64_t;
 
 struct Request {
@@ -42,6 +64,9 @@ struct Request {
   std::vector<int32_t> stop_token_ids;  // generation ends when one is sampled (EOS included)
   bool ignore_eos = false;              // stop_token_ids are then not looked at
   SamplingParams sampling;
+  // Null: any token may come. Where they leave nothing but tokens that min_tokens forbids, the
+  // rules win.
+  std::unique_ptr<TokenRules> rules;
   int32_t priority = 0;    // lower ones are served first
   std::string cache_salt;  // cached prefixes are shared among requests with the same one alone
   // Of a conversation, for telling why it lost its prefix: numbers of the messages up to this turn
@@ -124,6 +149,7 @@ struct EngineStats {
   int64_t snapshots = 0;     // places in the prefix cache that a prompt can be resumed at
   uint64_t steps = 0;        // that have ended
   double host_seconds = 0;   // between steps: from one's last token to the start of the next
+  double rules_seconds = 0;  // in TokenRules, while a device computes
   // The step under way is the first of its size, which may take long: kernels are loaded.
   bool first_of_size = false;
   uint64_t prompt_tokens = 0, generated_tokens = 0;  // computed; sampled

@@ -51,10 +51,12 @@ size_t SizeOf(const StepPlan& plan) {
 
 }  // namespace
 
-EngineLoop::EngineLoop(std::unique_ptr<Model> model, const EngineLoopOptions& options)
+EngineLoop::EngineLoop(std::unique_ptr<Model> model, TokenMasks masks,
+                       const EngineLoopOptions& options)
     : options_(options),
       vocab_size_(static_cast<int32_t>(model->config().vocab_size)),
       model_(std::move(model)),
+      masks_(std::move(masks)),
       scheduler_(SchedulerOptionsOf(options, model_->config())),
       arrays_(options.max_num_batched_tokens, options.max_num_seqs, options.max_model_len),
       pacer_(options.max_num_batched_tokens) {
@@ -93,6 +95,7 @@ Status EngineLoop::Submit(Request request, EventSink sink) {
     live.counts = TokenCounts(request.prompt, std::min(request.max_tokens, vocab_size_));
   }
   live.sampling = std::move(request.sampling);
+  live.rules = std::move(request.rules);
   arrival.sequence.id = request.id;
   arrival.sequence.tokens = std::move(request.prompt);
   arrival.sequence.max_tokens = request.max_tokens;
@@ -239,8 +242,8 @@ void EngineLoop::Step() {
   model_->CopyRows(plan.copies);
   Status status = model_->Forward(batch, nullptr);
   if (ahead) WorkAside(plan);
+  if (status.ok()) status = FillRows(plan);
   if (status.ok()) {
-    FillRows(plan);
     SetActivity(ahead ? "waiting for the device" : "sampling");
     status = SampleRows(plan);
   }
@@ -288,8 +291,9 @@ void EngineLoop::CheckBooks() {
   if (!books.ok()) SC_LOG_ERROR("the cache's books are wrong: {}", books.message());
 }
 
-void EngineLoop::FillRows(const StepPlan& plan) {
+Status EngineLoop::FillRows(const StepPlan& plan) {
   row_begin_.clear();
+  masks_.Clear();
   size_t rows = 0;
   for (const SequenceStep& step : plan.steps) {
     row_begin_.push_back(static_cast<int64_t>(rows));
@@ -298,8 +302,12 @@ void EngineLoop::FillRows(const StepPlan& plan) {
     for (int64_t i = 0; i < step.logits; ++i, ++rows) {
       FillRow(rows, live, step.sequence->generated() + i);
     }
+    if (live->rules == nullptr) continue;
+    SC_CHECK(step.logits == 1);  // drafted tokens are not known to rules
+    AskRules(rows - 1, *step.sequence);
   }
   row_begin_.push_back(static_cast<int64_t>(rows));
+  return masks_.Upload();
 }
 
 Status EngineLoop::SampleRows(const StepPlan& plan) {
@@ -310,11 +318,15 @@ Status EngineLoop::SampleRows(const StepPlan& plan) {
   sampled_.clear();
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     SampledTokens sampled;
-    for (int64_t row = row_begin_[i]; row < row_begin_[i + 1]; ++row) {
-      row_ids_[static_cast<size_t>(row)] = rows_[static_cast<size_t>(row)].token.id;
-      sampled.failed |= !sample_rows_[static_cast<size_t>(row)].error.ok();
+    for (auto row = static_cast<size_t>(row_begin_[i]);
+         row < static_cast<size_t>(row_begin_[i + 1]); ++row) {
+      row_ids_[row] = rows_[row].token.id;
+      Status& error = sample_rows_[row].error;
+      if (rows_[row].ended || !rows_[row].error.ok()) error = rows_[row].error;
+      sampled.failed |= !error.ok();
+      sampled.ended |= rows_[row].ended;
     }
-    if (!sampled.failed) {
+    if (!sampled.failed && !sampled.ended) {
       sampled.ids = {row_ids_.data() + row_begin_[i], row_ids_.data() + row_begin_[i + 1]};
     }
     sampled_.push_back(sampled);
@@ -324,6 +336,8 @@ Status EngineLoop::SampleRows(const StepPlan& plan) {
 
 void EngineLoop::FillRow(size_t index, Live* live, int64_t generated) {
   rows_[index].live = live;
+  rows_[index].ended = false;
+  rows_[index].error = OkStatus();
   const SamplingParams& sampling = live->sampling;
   SampleRow& row = sample_rows_[index];
   row = {};
@@ -344,6 +358,33 @@ void EngineLoop::FillRow(size_t index, Live* live, int64_t generated) {
   row.top_logprobs = sampling.top_logprobs;
   row.scratch = &rows_[index].scratch;
   row.token = &rows_[index].token;
+}
+
+void EngineLoop::AskRules(size_t index, const Sequence& sequence) {
+  SetActivity("asking the rules of requests");
+  const Clock::time_point start = Clock::now();
+  Row& row = rows_[index];
+  SampleRow& sampling = sample_rows_[index];
+  TokenRules& rules = *row.live->rules;
+  const auto generated =
+      std::span(sequence.tokens).subspan(static_cast<size_t>(sequence.prompt_len));
+  for (size_t& told = row.live->told; told < generated.size(); ++told) {
+    rules.Accept(generated[told]);
+  }
+  row.error = rules.error();
+  row.ended = row.error.ok() && rules.done();
+  if (row.error.ok() && !row.ended) {
+    const std::span<uint32_t> mask = masks_.Next();
+    if (rules.Mask(mask)) {
+      sampling.allowed = masks_.Take();
+      // Rules win over min_tokens.
+      if (!sampling.banned.empty() && !AllowsOthers(mask, vocab_size_, sampling.banned)) {
+        sampling.banned = {};
+      }
+    }
+    row.error = rules.error();
+  }
+  rules_seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
 }
 
 void EngineLoop::Deliver(const Status& error) {
@@ -374,6 +415,7 @@ void EngineLoop::Publish(std::span<const StepOutcome> outcomes) {
   if (!outcomes.empty()) {
     ++stats_.steps;
     stats_.host_seconds = host_seconds_;
+    stats_.rules_seconds = rules_seconds_;
     if (decode_seconds_ > 0) stats_.decode_steps.Add(decode_seconds_);
   }
   for (const StepOutcome& outcome : outcomes) {

@@ -6,6 +6,8 @@
 // resumed sequences start from are copied before the model runs, those that others will start from
 // after the commit. What no step waits for is done while the model runs, if it runs by itself on a
 // device, else before: the events of the step before are sent, requests that came in are queued.
+// Then the rows' sampling is prepared: rules of requests are told the tokens since they were asked
+// last, and say which may be next.
 // A step that fails ends its own sequences with Finish::kError; the engine goes on.
 #pragma once
 
@@ -29,6 +31,7 @@
 #include "engine/step_arrays.h"
 #include "engine/step_pacer.h"
 #include "engine/token_counts.h"
+#include "engine/token_masks.h"
 #include "engine/validate.h"
 #include "kernels/sample/op.h"
 #include "model/model.h"
@@ -49,7 +52,8 @@ struct EngineLoopOptions {
 
 class EngineLoop final : public Engine {
  public:
-  EngineLoop(std::unique_ptr<Model> model, const EngineLoopOptions& options);
+  // `masks`: for options.max_num_seqs rows, where the model's logits are.
+  EngineLoop(std::unique_ptr<Model> model, TokenMasks masks, const EngineLoopOptions& options);
   // Stops after the step under way; live requests get Finish::kCancelled.
   ~EngineLoop() override;
 
@@ -76,6 +80,8 @@ class EngineLoop final : public Engine {
     std::vector<int32_t> stop_ids;
     bool has_counts = false;
     TokenCounts counts;  // only if a penalty reads them
+    std::unique_ptr<TokenRules> rules;
+    size_t told = 0;  // generated tokens that the rules know
   };
   struct Arrival {
     Sequence sequence;
@@ -86,6 +92,8 @@ class EngineLoop final : public Engine {
     Live* live = nullptr;
     Token token;
     SampleScratch scratch;
+    bool ended = false;  // by its rules, which want no token
+    Status error;        // of its rules
   };
 
   void Run();
@@ -98,10 +106,12 @@ class EngineLoop final : public Engine {
   void WorkAside(const StepPlan& plan);
   // Now and then, with nothing to do: that what is free, cached and in use is all there is.
   void CheckBooks();
-  void FillRows(const StepPlan& plan);
+  Status FillRows(const StepPlan& plan);
   Status SampleRows(const StepPlan& plan);
   // Row `index` of the step's logits, for a request with `generated` tokens before it.
   void FillRow(size_t index, Live* live, int64_t generated);
+  // What the rules of its request say of row `index`, which is filled.
+  void AskRules(size_t index, const Sequence& sequence);
   // Sends what came of the last step, if that has not been done; `error` is why it failed, for
   // those that have no error of their own.
   void Deliver(const Status& error = OkStatus());
@@ -134,6 +144,7 @@ class EngineLoop final : public Engine {
 
   // The engine thread's own.
   std::unique_ptr<Model> model_;
+  TokenMasks masks_;  // behind the model, whose device they are on
   Scheduler scheduler_;
   StepArrays arrays_;
   StepPacer pacer_;
@@ -141,7 +152,7 @@ class EngineLoop final : public Engine {
   std::span<const StepOutcome> undelivered_;  // of the last step
   Clock::time_point sampled_at_;              // the last step's end
   bool follows_ = false;                      // the next step follows without a pause
-  double host_seconds_ = 0;
+  double host_seconds_ = 0, rules_seconds_ = 0;
   double decode_seconds_ = 0;      // of the last step if it carried decodes alone, else 0
   std::bitset<1024> known_sizes_;  // of steps that have run; SizeOf is the index
   std::unordered_map<RequestId, std::unique_ptr<Live>> live_;

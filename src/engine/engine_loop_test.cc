@@ -46,8 +46,8 @@ TEST_P(EngineLoopTest, CompanyAndChunksChangeNothing) {
       request.sampling.seed = random();
       request.sampling.top_p = i % 4 == 1 ? 0.7f : 1.0f;
       request.sampling.frequency_penalty = i % 5 == 0 ? 0.3f : 0.0f;
-      requests.push_back(request);
       answers.push_back(Send(request));
+      requests.push_back(std::move(request));
     }
     for (size_t i = 0; i < requests.size(); ++i) {
       const Answer answer = Get(std::move(answers[i]));
@@ -231,7 +231,8 @@ TEST_P(EngineLoopTest, TheQueueIsBoundedAndIdsAreUnique) {
   const auto gate = Hold();
   const Request request = MakeRequest({1}, 1);
   auto first = Send(request);
-  EXPECT_EQ(engine_->Submit(request, [](const Event&) { FAIL(); }).code(), Code::kInvalidArgument);
+  EXPECT_EQ(engine_->Submit(Copy(request), [](const Event&) { FAIL(); }).code(),
+            Code::kInvalidArgument);
   while (engine_->stats().running == 0) std::this_thread::yield();
   EXPECT_EQ(engine_->stats().waiting, 0);
   std::vector<std::future<Answer>> answers;
@@ -278,11 +279,11 @@ TEST_P(EngineLoopTest, ASinkMaySubmitAgain) {
     }
     Request again = MakeRequest({rounds}, 2);
     again.id = id;
-    EXPECT_TRUE(engine_->Submit(again, sink).ok());
+    EXPECT_TRUE(engine_->Submit(std::move(again), sink).ok());
   };
   Request request = MakeRequest({7}, 2);
   request.id = id;
-  ASSERT_TRUE(engine_->Submit(request, sink).ok());
+  ASSERT_TRUE(engine_->Submit(Copy(request), sink).ok());
   EXPECT_EQ(done.get_future().wait_for(std::chrono::seconds(30)), std::future_status::ready);
 }
 
@@ -296,9 +297,9 @@ TEST_P(EngineLoopTest, ALateCancelIsForgotten) {
   const EventSink first = [&](const Event& event) {
     EXPECT_EQ(event.finish, Finish::kLength);
     model_->before_step = nullptr;
-    EXPECT_TRUE(engine_->Submit(request, second).ok());
+    EXPECT_TRUE(engine_->Submit(Copy(request), second).ok());
   };
-  ASSERT_TRUE(engine_->Submit(request, first).ok());
+  ASSERT_TRUE(engine_->Submit(Copy(request), first).ok());
   EXPECT_EQ(done.get_future().get(), Finish::kLength);
 }
 
@@ -363,8 +364,8 @@ TEST_P(EngineLoopTest, PreemptionAndEvictionChangeNothing) {
     Request request = MakeRequest(prompt, 300, i % 2 == 0 ? 0.0f : 1.0f);
     request.sampling.seed = random();
     request.priority = i % 5;
-    requests.push_back(request);
     answers.push_back(Send(request));
+    requests.push_back(std::move(request));
   }
   for (size_t i = 0; i < requests.size(); ++i) {
     EXPECT_EQ(Get(std::move(answers[i])).ids,

@@ -92,6 +92,9 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options,
                                              const LoadProgress& progress) {
   SC_ASSIGN_OR_RETURN(const Loading loading, Prepare(options));
   SC_ASSIGN_OR_RETURN(std::unique_ptr<Model> model, Model::Load(loading.model, progress));
+  SC_ASSIGN_OR_RETURN(TokenMasks masks,
+                      TokenMasks::Make(model->context().device(), options.max_num_seqs,
+                                       model->config().vocab_size));
   SC_LOG_INFO("{}", SummarizeCache(loading.plan));
 
   EngineLoopOptions loop;
@@ -101,7 +104,8 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options,
   loop.cache = loading.plan.cache.size;
   loop.seed = options.seed;
   loop.on_lost = options.on_lost;
-  return std::unique_ptr<Engine>(std::make_unique<EngineLoop>(std::move(model), loop));
+  return std::unique_ptr<Engine>(
+      std::make_unique<EngineLoop>(std::move(model), std::move(masks), loop));
 }
 
 Status Engine::Follow(const EngineOptions& options, const LoadProgress& progress) {

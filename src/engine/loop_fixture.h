@@ -47,7 +47,8 @@ class EngineLoopTest : public testing::TestWithParam<bool> {
     auto model = std::make_unique<FakeModel>(options.cache);
     model_ = model.get();
     model_->ahead = GetParam();
-    engine_ = std::make_unique<EngineLoop>(std::move(model), options);
+    TokenMasks masks = TokenMasks::Make(nullptr, seqs, FakeModel::kVocab).value();
+    engine_ = std::make_unique<EngineLoop>(std::move(model), std::move(masks), options);
   }
 
   // Holds the engine before every step until the returned promise is set.
@@ -67,7 +68,23 @@ class EngineLoopTest : public testing::TestWithParam<bool> {
     return request;
   }
 
-  std::future<Answer> Send(Request request) {
+  // The same again, but for its rules.
+  static Request Copy(const Request& from) {
+    Request to;
+    to.id = from.id;
+    to.prompt = from.prompt;
+    to.max_tokens = from.max_tokens;
+    to.stop_token_ids = from.stop_token_ids;
+    to.ignore_eos = from.ignore_eos;
+    to.sampling = from.sampling;
+    to.priority = from.priority;
+    to.cache_salt = from.cache_salt;
+    to.background = from.background;
+    return to;
+  }
+
+  std::future<Answer> Send(const Request& request) { return Send(Copy(request)); }
+  std::future<Answer> Send(Request&& request) {
     auto answer = std::make_shared<Answer>();
     auto done = std::make_shared<std::promise<Answer>>();
     const RequestId id = request.id;
@@ -115,9 +132,10 @@ inline std::string ModeName(const testing::TestParamInfo<bool>& mode) {
 
 // What the fake model and the sampler give a request by definition, with no engine.
 inline std::vector<int32_t> Expected(std::vector<int32_t> ids, int32_t max_tokens,
-                                     const SamplingParams& sampling) {
+                                     const SamplingParams& sampling, TokenRules* rules = nullptr) {
   std::vector<int32_t> output;
   std::vector<float> logits(FakeModel::kVocab);
+  std::vector<uint32_t> mask(MaskWords(FakeModel::kVocab));
   Context context(1);
   SampleScratch scratch;
   Token token;
@@ -132,11 +150,13 @@ inline std::vector<int32_t> Expected(std::vector<int32_t> ids, int32_t max_token
     row.counts = counts.counts();
     row.seed = sampling.seed.value_or(0);
     row.index = static_cast<uint64_t>(i);
+    if (rules != nullptr && rules->Mask(mask)) row.allowed = mask;
     row.scratch = &scratch;
     row.token = &token;
     Sample(context, {{&row, 1}});
     EXPECT_TRUE(row.error.ok());
     counts.Add(token.id);
+    if (rules != nullptr) rules->Accept(token.id);
     ids.push_back(token.id);
     output.push_back(token.id);
   }

@@ -251,10 +251,13 @@ void Scheduler::CommitOne(Sequence& sequence, const SequenceStep& step,
     return;
   }
   const int64_t rows = static_cast<int64_t>(sampled.ids.size());
-  SC_CHECK(rows <= step.logits && (rows > 0) == (step.logits > 0));
-  // Of the tokens whose logits were wanted, as many are confirmed as were sampled.
+  SC_CHECK(rows <= step.logits && (rows > 0 || sampled.ended) == (step.logits > 0) &&
+           !(rows > 0 && sampled.ended));
+  // Of the tokens whose logits were wanted, as many are confirmed as were sampled; the first is in
+  // any case.
+  const int64_t confirmed = sampled.ended ? 1 : rows;
   const int64_t computed =
-      step.first_position + static_cast<int64_t>(step.ids.size()) - step.logits + rows;
+      step.first_position + static_cast<int64_t>(step.ids.size()) - step.logits + confirmed;
   counts_.recomputed_tokens += static_cast<uint64_t>(
       std::max<int64_t>(0, std::min(computed, sequence.furthest) - sequence.computed));
   outcome.prompt_done =
@@ -269,6 +272,7 @@ void Scheduler::CommitOne(Sequence& sequence, const SequenceStep& step,
   }
   sequence.computed = computed;
   sequence.furthest = std::max(sequence.furthest, computed);
+  if (sampled.ended) outcome.finish = Finish::kStop;
   for (const int32_t id : sampled.ids) {
     sequence.tokens.push_back(id);
     ++outcome.kept;

@@ -80,6 +80,21 @@ TEST(SchedulerTest, ChunksAPromptThenDecodesToTheEnd) {
   EXPECT_EQ(scheduler.cache().compressed_pool().used(), 0);
 }
 
+TEST(SchedulerTest, ASequenceThatMayNotGoOnEndsWithWhatItComputed) {
+  Scheduler scheduler(Caching(2, 200));
+  ASSERT_TRUE(scheduler.Add(MakeSequence(1, 127, 8)).ok());
+  CommitAll(scheduler, scheduler.Plan(), 5);  // the 128th token
+  const StepPlan& plan = scheduler.Plan();
+  ASSERT_EQ(plan.logits, 1);
+  const SampledTokens none{{}, false, true};
+  const std::span<const StepOutcome> outcomes = scheduler.Commit({&none, 1});
+  EXPECT_EQ(outcomes[0].finish, Finish::kStop);
+  EXPECT_EQ(outcomes[0].kept, 0);
+  EXPECT_EQ(scheduler.running(), 0);
+  EXPECT_EQ(scheduler.cache().index().idle().size(), 1);  // all 128 are cached
+  EXPECT_TRUE(scheduler.CheckBooks().ok());
+}
+
 TEST(SchedulerTest, ShortPromptsPassALongOneAndTheLongOneGetsHalf) {
   Scheduler scheduler(Options(4, 100));
   ASSERT_TRUE(scheduler.Add(MakeSequence(1, 1000, 8)).ok());

@@ -44,6 +44,7 @@ struct SampledTokens {
   // the tokens before the last are the drafted ones that were accepted.
   std::span<const int32_t> ids;
   bool failed = false;  // the sequence ends with Finish::kError
+  bool ended = false;   // no token may follow: `ids` is empty, and it ends with Finish::kStop
 };
 
 // What a committed step came to for one sequence.
