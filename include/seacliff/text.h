@@ -5,6 +5,7 @@
 // and PlainReply are one reply's state: one thread at a time, and the Tokenizer must outlive them.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -164,7 +165,12 @@ struct ChatOptions {
 struct ReplySpan {
   size_t begin = 0, end = 0;      // of EncodedPrompt::ids
   bool forgot_reasoning = false;  // rendered without it by the rules of drop_thinking
+  std::string calls;              // CallsKey of its tool calls, "" without
 };
+
+// Names and arguments of calls in one text, which is the same for calls that are equal as JSON. ""
+// if the arguments of one are no JSON object.
+std::string CallsKey(std::span<const ChatToolCall> calls);
 
 struct EncodedPrompt {
   std::vector<int32_t> ids;
@@ -184,12 +190,21 @@ struct EncodedPrompt {
 Result<EncodedPrompt> EncodeChat(const Tokenizer& tokenizer, std::span<const ChatMessage> messages,
                                  const ChatOptions& options);
 
-enum class ReplyPart : int32_t { kReasoning, kContent };
+enum class ReplyPart : int32_t { kReasoning, kContent, kToolCall };
 
-// A piece of a reply, of one part only; valid UTF-8 and never empty.
+// A piece of a reply, of one part only; valid UTF-8. Either text or name is not empty.
 struct ReplyDelta {
   ReplyPart part = ReplyPart::kContent;
-  std::string text;
+  std::string text;  // kToolCall: a piece of the JSON text of the arguments
+  int32_t call = 0;  // kToolCall: which one, from 0
+  // kToolCall: stands in the first delta of a call, which has no text.
+  std::string name = {};
+};
+
+// A tool that may be called. `parameters` is the JSON text of the schema of its arguments, "" if
+// there is none.
+struct ReplyTool {
+  std::string name, parameters;
 };
 
 struct ReplyOptions {
@@ -199,6 +214,44 @@ struct ReplyOptions {
   bool include_stop = false;           // the matched stop string is part of the content
   bool skip_special = true;            // added tokens are not printed (tags never are)
   bool ignore_end = false;             // end_ids() end nothing (a request's ignore_eos)
+
+  // Tool calls. Blocks of calls are never content; they are delivered as deltas only if wanted,
+  // which is so when the request has tools and its tool_choice is not "none".
+  bool deliver_calls = false;
+  std::vector<ReplyTool> tools = {};
+  bool one_call = false;         // parallel_tool_calls is false: the reply ends with its first call
+  bool known_names = false;      // strict tools: a call of another name is content (3.4)
+  bool starts_in_calls = false;  // the prompt ends with the opening tag of a block
+};
+
+// What went wrong in the tool calls of a reply (encoding.md 3.4), for counting.
+enum class CallFault : int32_t {
+  kCut,          // the reply or the block ended inside a call
+  kOpenBlock,    // the reply ended without the closing tag of its block
+  kWrapper,      // the tag around the calls is missing or misspelt
+  kUnknownTool,  // a name that is not in the tools
+  kRepeated,     // a parameter came twice
+  kNotJson,      // string="false" with text that is not JSON
+  kWrongType,    // string="true" for a type that is no string
+  kWrapped,      // all arguments inside one parameter, or as JSON without parameters
+  kMarkup,       // other tags or text than calls have
+  kUnwanted,     // a block although no tool was to be called
+};
+inline constexpr std::array<const char*, 10> kCallFaultNames = {
+    "cut",      "open_block", "wrapper", "unknown_tool", "repeated_parameter",
+    "not_json", "wrong_type", "wrapped", "markup",       "unwanted"};
+
+// The tool calls of a reply. A call that was begun in deltas and is not among these was cut off:
+// its arguments are no JSON text. Those of all others are, and are the sum of their deltas.
+struct ReplyCalls {
+  std::vector<ChatToolCall> delivered;  // without ids
+  // The reply ended inside a call that is not delivered.
+  bool cut = false;
+  // The block has its closing tag: the reply is complete, and nothing that follows counts.
+  bool closed = false;
+  // The block is whole and all of its calls are delivered, so that its tokens may stand for them.
+  bool whole = false;
+  std::array<int32_t, kCallFaultNames.size()> faults = {};  // by CallFault
 };
 
 // A chat reply, token by token. Concatenated deltas do not depend on how the reply was cut.
@@ -217,10 +270,13 @@ class ReplyParser {
   // Generation is over: what was held back comes out.
   std::vector<ReplyDelta> Finish();
 
-  // The reply ended by itself: stop string, or one of the tokenizer's end_ids().
+  // The reply ended by itself: stop string, one of the tokenizer's end_ids(), text behind a block
+  // of tool calls, or the one call that is wanted.
   bool done() const;
   // The stop string that ended the reply.
   const std::optional<std::string>& matched_stop() const;
+  // Complete once the reply is done or finished.
+  const ReplyCalls& calls() const;
   // The part that the next byte belongs to. Read before Feed(id), it tells to which list the
   // logprob of that token goes.
   ReplyPart part() const;

@@ -38,7 +38,8 @@ Result<EncodedPrompt> EncodeChat(const Tokenizer& tokenizer, std::span<const Cha
     span.begin = encode_up_to(reply.begin);
     span.end = encode_up_to(reply.end);
     span.forgot_reasoning = reply.forgot_reasoning;
-    encoded.replies.push_back(span);
+    span.calls = reply.calls;
+    encoded.replies.push_back(std::move(span));
   }
   encode_up_to(prompt.segments.size());
   return encoded;

@@ -164,7 +164,10 @@ class Renderer {
       reply.end = Cut();
       reply.forgot_reasoning =
           options_.thinking && drop_ && !thinks && !turn.prefix && !AfterTask(i);
-      prompt_.replies.push_back(reply);
+      for (const ChatTurn::Call& call : turn.calls) {
+        AppendCallKey(call.name, call.arguments, &reply.calls);
+      }
+      prompt_.replies.push_back(std::move(reply));
     } else {
       ReplyBody(turn, thinks);
     }

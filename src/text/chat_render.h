@@ -17,6 +17,7 @@ namespace seacliff {
 struct RenderedReply {
   size_t begin = 0, end = 0;
   bool forgot_reasoning = false;
+  std::string calls;  // as ReplySpan's
 };
 
 struct RenderedPrompt {

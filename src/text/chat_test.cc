@@ -277,8 +277,9 @@ TEST(Chat, ErrorsNameTheField) {
   EXPECT_EQ(error({Message("developer", "")}), "error: messages[0].content: must not be empty");
   EXPECT_EQ(error({WithTask(User("a"), "dance")}),
             "error: messages[0].task: \"dance\" is not a task");
-  EXPECT_EQ(error({User("a"), Calls("", {{"", "f", "[1]"}})}),
-            "error: messages[1].tool_calls[0].arguments: must be the text of a JSON object");
+  EXPECT_EQ(
+      error({User("a"), Calls("", {{"", "f", "[1]"}})}),
+      "error: messages[1].tool_calls[0].function.arguments: must be the text of a JSON object");
   EXPECT_EQ(error({Prefix(Assistant("a")), User("b")}),
             "error: messages[0].prefix: only the last message can be continued");
   EXPECT_EQ(error({User("a")}, {.continue_final_message = true}),

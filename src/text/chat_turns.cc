@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <optional>
+#include <string_view>
+#include <unordered_map>
 #include <utility>
 
 namespace seacliff {
@@ -180,7 +182,8 @@ class TurnMaker {
       if (!call.arguments.empty() && call.arguments != "null") {
         SC_ASSIGN_OR_RETURN(
             out.arguments,
-            ParseJsonObject(call.arguments, fmt::format("{}.tool_calls[{}].arguments", path, i)));
+            ParseJsonObject(call.arguments,
+                            fmt::format("{}.tool_calls[{}].function.arguments", path, i)));
       }
       turn->calls.push_back(std::move(out));
     }
@@ -240,15 +243,15 @@ Status AttachRequest(const ChatOptions& options, std::vector<ChatTurn>* turns) {
 
 // Ids do not appear in a prompt: the order is all that links a result to its call.
 void SortResults(std::vector<ChatTurn>* turns) {
-  const std::vector<ChatTurn::Call>* calls = nullptr;
+  std::unordered_map<std::string_view, size_t> places;  // of the last calls, by id
+  const auto position = [&places](const ChatTurn::Block& block) {
+    const auto call = places.find(block.call_id);
+    return call == places.end() ? 0 : call->second;
+  };
   for (ChatTurn& turn : *turns) {
-    if (!turn.calls.empty()) calls = &turn.calls;
-    if (calls == nullptr || turn.role != Role::kUser) continue;
-    const auto position = [calls](const ChatTurn::Block& block) {
-      const auto call = std::find_if(calls->begin(), calls->end(),
-                                     [&](const auto& c) { return c.id == block.call_id; });
-      return call == calls->end() ? 0 : call - calls->begin();
-    };
+    if (!turn.calls.empty()) places.clear();
+    for (const ChatTurn::Call& call : turn.calls) places.emplace(call.id, places.size());
+    if (places.empty() || turn.role != Role::kUser) continue;
     std::vector<ChatTurn::Block> results;
     for (ChatTurn::Block& block : turn.blocks) {
       if (block.is_result) results.push_back(std::move(block));

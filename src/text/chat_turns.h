@@ -5,6 +5,7 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -38,6 +39,9 @@ struct ChatTurn {
 
   bool has_task() const { return task != SpecialRole::kCount; }
 };
+
+// A call's part of a CallsKey (seacliff/text.h).
+void AppendCallKey(std::string_view name, JsonText arguments, std::string* out);
 
 Result<std::vector<ChatTurn>> MakeTurns(std::span<const ChatMessage> messages,
                                         const ChatOptions& options);

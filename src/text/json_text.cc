@@ -140,8 +140,28 @@ Result<JsonText> ParseJsonObject(std::string_view text, std::string_view field) 
   return value;
 }
 
+// The on-demand parser has rules of its own for documents that are no objects or arrays.
+std::optional<JsonText> ParseJsonValue(std::string_view text) {
+  const simdjson::padded_string padded('[' + std::string(text) + ']');
+  simdjson::ondemand::parser parser;
+  simdjson::ondemand::document document;
+  simdjson::ondemand::value list;
+  JsonText value;
+  if (parser.iterate(padded).get(document) != simdjson::SUCCESS ||
+      document.get_value().get(list) != simdjson::SUCCESS || !Read(list, 0, &value) ||
+      document.current_location().error() != simdjson::OUT_OF_BOUNDS || value.items.size() != 1) {
+    return std::nullopt;
+  }
+  return std::move(value.items[0]);
+}
+
 void AppendJsonString(std::string_view text, std::string* out) {
   out->push_back('"');
+  AppendJsonEscaped(text, out);
+  out->push_back('"');
+}
+
+void AppendJsonEscaped(std::string_view text, std::string* out) {
   for (const char c : text) {
     switch (c) {
       case '"':
@@ -173,7 +193,6 @@ void AppendJsonString(std::string_view text, std::string* out) {
         }
     }
   }
-  out->push_back('"');
 }
 
 void AppendJson(const JsonText& value, std::string* out) {

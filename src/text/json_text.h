@@ -3,6 +3,7 @@
 // requests or files (base/json.h is).
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,8 +33,13 @@ struct JsonMember {
 // the first. InvalidArgument otherwise, beginning with `field`.
 Result<JsonText> ParseJsonObject(std::string_view text, std::string_view field);
 
+// Any JSON value; nothing if the text is none.
+std::optional<JsonText> ParseJsonValue(std::string_view text);
+
 // json.dumps(value, ensure_ascii=False), but numbers keep their spelling.
 void AppendJson(const JsonText& value, std::string* out);
 void AppendJsonString(std::string_view text, std::string* out);
+// As it stands between the quotes.
+void AppendJsonEscaped(std::string_view text, std::string* out);
 
 }  // namespace seacliff

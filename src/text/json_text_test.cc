@@ -54,6 +54,16 @@ TEST(JsonText, RefusesWhatIsNotAnObject) {
   }
 }
 
+TEST(JsonText, ReadsAnyValue) {
+  for (const char* json : {"1", " -2.5e3 ", "\"a\"", "null", "true", "[1, [2]]", "{\"a\": 1}"}) {
+    EXPECT_TRUE(ParseJsonValue(json)) << json;
+  }
+  for (const char* json : {"", " ", "1 2", "1, 2", "1], [2", "tru", "01", "'a'", "{\"a\": 1,}", "]",
+                           "\"a", "NaN", "\"\n\""}) {
+    EXPECT_FALSE(ParseJsonValue(json)) << json;
+  }
+}
+
 TEST(JsonText, RefusesBottomlessNesting) {
   const std::string deep(100000, '[');
   EXPECT_TRUE(Printed("{\"a\": " + deep).starts_with("error: "));

@@ -15,31 +15,30 @@ struct ReplyParser::State {
     dsml = t.SpecialId(SpecialText(SpecialRole::kDsml)).value_or(-1);
   }
 
-  // A tag ends an incomplete character before it.
-  void OnTag(ReplyMachine::Tag tag) {
-    machine.Text(decoder.Finish(), false);
-    machine.OnTag(tag);
-  }
+  // Text of tokens, in which tags are marks. One ends an incomplete character before it.
+  void Text(const std::string& text) { machine.Text(text, ReplyMachine::Tags::kMarks); }
+  void Mark(char mark) { Text(decoder.Finish() + mark); }
 
   void Token(int32_t id) {
-    if (machine.state() == ReplyMachine::State::kReasoning) ++reasoning_tokens;
+    if (machine.part() == ReplyPart::kReasoning) ++reasoning_tokens;
     const auto& ends = tokenizer->end_ids();
     if (std::binary_search(ends.begin(), ends.end(), id)) {
       if (!options.ignore_end) End();
       return;
     }
-    if (id == think_end) return OnTag(ReplyMachine::Tag::kThinkEnd);
-    if (id == dsml) return OnTag(ReplyMachine::Tag::kDsml);
-    if (options.skip_special && tokenizer->IsAdded(id)) return;
-    machine.Text(decoder.Feed(id), false);
+    if (id == think_end) return Mark(kThinkEndMark);
+    if (id == dsml) return Mark(kDsmlMark);
+    // In arguments other added tokens are text as well.
+    if (options.skip_special && tokenizer->IsAdded(id) && !machine.in_calls()) return;
+    Text(decoder.Feed(id));
   }
 
   void End() {
-    machine.Text(decoder.Finish(), false);
+    Text(decoder.Finish());
     machine.End();
   }
 
-  bool done() const { return machine.state() == ReplyMachine::State::kDone; }
+  bool done() const { return machine.done(); }
 
   const Tokenizer* tokenizer;
   ReplyOptions options;
@@ -61,7 +60,9 @@ std::vector<ReplyDelta> ReplyParser::Feed(int32_t id) {
 }
 
 std::vector<ReplyDelta> ReplyParser::FeedBytes(std::string_view bytes) {
-  if (!state_->done()) state_->machine.Text(state_->decoder.FeedBytes(bytes), true);
+  if (!state_->done()) {
+    state_->machine.Text(state_->decoder.FeedBytes(bytes), ReplyMachine::Tags::kText);
+  }
   return state_->machine.Take();
 }
 
@@ -76,12 +77,13 @@ const std::optional<std::string>& ReplyParser::matched_stop() const {
   return state_->machine.matched_stop();
 }
 
-ReplyPart ReplyParser::part() const {
-  return state_->machine.state() == ReplyMachine::State::kReasoning ? ReplyPart::kReasoning
-                                                                    : ReplyPart::kContent;
-}
+const ReplyCalls& ReplyParser::calls() const { return state_->machine.calls(); }
+
+ReplyPart ReplyParser::part() const { return state_->machine.part(); }
 
 int32_t ReplyParser::reasoning_tokens() const { return state_->reasoning_tokens; }
+
+constexpr auto kNoTags = ReplyMachine::Tags::kNone;
 
 // A completion is text and stop strings only: no tags, no newlines dropped.
 struct PlainReply::State {
@@ -108,17 +110,17 @@ PlainReply& PlainReply::operator=(PlainReply&&) noexcept = default;
 PlainReply::~PlainReply() = default;
 
 std::string PlainReply::Feed(int32_t id) {
-  state_->machine.Text(state_->decoder.Feed(id), false);
+  state_->machine.Text(state_->decoder.Feed(id), kNoTags);
   return state_->Take();
 }
 
 std::string PlainReply::FeedBytes(std::string_view bytes) {
-  state_->machine.Text(state_->decoder.FeedBytes(bytes), false);
+  state_->machine.Text(state_->decoder.FeedBytes(bytes), kNoTags);
   return state_->Take();
 }
 
 std::string PlainReply::Finish() {
-  state_->machine.Text(state_->decoder.Finish(), false);
+  state_->machine.Text(state_->decoder.Finish(), kNoTags);
   state_->machine.End();
   return state_->Take();
 }

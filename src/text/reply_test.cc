@@ -210,7 +210,7 @@ TEST_F(ReplyTest, RandomRepliesDoNotDependOnTheCut) {
     for (size_t cut = 0; cut <= text.size(); ++cut) {
       ASSERT_EQ(RunPieces({text.substr(0, cut), text.substr(cut)}, options), whole) << text;
     }
-    EXPECT_EQ(whole.content.find("<｜DSML｜"), std::string::npos);
+    EXPECT_EQ(whole.content.find("<｜DSML｜"), std::string::npos) << text;
   }
 }
 

@@ -1,4 +1,4 @@
-"""Our reply parser against deepseek-recipe's: reasoning, content and stop strings, without tools.
+"""Our reply parser against deepseek-recipe's: reasoning, content and stop strings, and tool calls.
 
 Left out: where recipe forgets that newlines belong to a tag because a failed tag stands before them,
 and stop strings that a stray tag interrupts (the content shows them whole, so we stop).
@@ -34,6 +34,9 @@ def make(seed):
 
 def theirs(request):
     body = {"model": "DeepSeek-V4-Pro", "messages": [{"role": "user", "content": "q"}], "stream": True}
+    if request.get("calls"):
+        body["tools"] = [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
+                         for name in NAMES]
     converted = recipe.ChatCompletionRequest(body).convert(recipe.ConversionOptions())
     generator = recipe.ChatCompletionRequest.chunk_generator(converted, "id", "m")
     stage = None
@@ -43,7 +46,7 @@ def theirs(request):
     elif request["continues"]:
         stage = recipe.ThinkingInitialStage.ContentContinuation
     processor = recipe.StreamProcessor(generator, recipe.ParsingOptions(
-        parse_tool_calls=False, thinking_initial_stage=stage, stop_sequences=request["stop"]))
+        parse_tool_calls=request.get("calls", False), thinking_initial_stage=stage, stop_sequences=request["stop"]))
     chunks = processor.push(recipe.InferenceChunk.ready())
     for piece in request["pieces"]:
         if not processor.finished:
@@ -51,12 +54,16 @@ def theirs(request):
     if not processor.finished:
         chunks += processor.push(recipe.InferenceChunk.finish(recipe.InferenceFinishReason.Stop))
     chunks += processor.finish()
-    reasoning, content = "", ""
+    reasoning, content, calls = "", "", {}
     for chunk in chunks:
         for choice in json.loads(chunk.to_json())["choices"]:
             reasoning += choice["delta"].get("reasoning_content") or ""
             content += choice["delta"].get("content") or ""
-    return reasoning, content
+            for call in choice["delta"].get("tool_calls") or []:
+                known = calls.setdefault(call["index"], ["", ""])
+                known[0] += call["function"].get("name") or ""
+                known[1] += call["function"].get("arguments") or ""
+    return reasoning, content, list(calls.values())
 
 
 def test_agrees_with_recipe(driver, slow):
@@ -65,4 +72,40 @@ def test_agrees_with_recipe(driver, slow):
     requests = [r for r in requests if not left_out(r)]
     assert len(requests) > 0.7 * count
     for request, ours in zip(requests, driver.lines("reply", requests)):
-        assert (ours["reasoning"], ours["content"]) == theirs(request), request
+        assert (ours["reasoning"], ours["content"], []) == theirs(request), request
+
+
+NAMES = ["look", "write_file", "f"]
+TEXTS = ["", "a", "x < y", "</div>\n", "2>&1", '"q" \\n', "\t{}", "毕 😀", "</", "\n\n", "<a b=\"c\">", "\u0001"]
+VALUES = ["1", "-2.50", "1e30", "true", "null", '"s"', '[1, {"a": "b"}]', '{"k":[]}']
+
+
+def make_calls(seed):
+    r = random.Random(seed)
+    v41 = r.random() < 0.3
+    tag = lambda word: ("｜DSML｜ " if v41 else "｜DSML｜") + word
+    text = r.choice(["", "Let me see.", "a < b", "First.\n\nThen."])
+    text += f"\n\n<{tag('calls' if v41 else 'tool_calls')}>\n"
+    for _ in range(r.randrange(1, 4)):
+        parameters = []
+        for key in r.sample(["path", "text", "n", "a_b", "é"], r.randrange(0, 4)):
+            if r.random() < 0.6:
+                value, form = "".join(r.choice(TEXTS) for _ in range(r.randrange(0, 4))), "true"
+            else:
+                value, form = r.choice(VALUES), "false"
+            parameters.append(f'<{tag("parameter")} name="{key}" string="{form}">{value}</{tag("parameter")}>')
+        text += f'<{tag("invoke")} name="{r.choice(NAMES)}">\n' + "\n".join(parameters) + f'\n</{tag("invoke")}>\n'
+    text += f"</{tag('calls' if v41 else 'tool_calls')}>"
+    pieces = []
+    while text:
+        cut = r.randrange(1, 12)
+        pieces, text = pieces + [text[:cut]], text[cut:]
+    return {"pieces": pieces, "reasoning": False, "continues": False, "stop": [], "calls": True}
+
+
+def test_calls_agree_with_recipe(driver, slow):
+    requests = [make_calls(seed) for seed in range(10000 if slow else 1000)]
+    for request, ours in zip(requests, driver.lines("reply", requests)):
+        reasoning, content, calls = theirs(request)
+        assert (ours["reasoning"], ours["content"]) == (reasoning, content), request
+        assert ours["calls"] == calls, request

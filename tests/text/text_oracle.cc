@@ -154,8 +154,9 @@ std::string ReplyLine(const Tokenizer& tokenizer, object request) {
   options.starts_in_reasoning = Flag(request, "reasoning", false);
   options.continues_message = Flag(request, "continues", false);
   options.stop = Strings(request, "stop");
+  options.deliver_calls = Flag(request, "calls", false);
   ReplyParser parser(tokenizer, options);
-  std::string parts[2];
+  std::string parts[3];
   const auto keep = [&parts](const std::vector<ReplyDelta>& deltas) {
     for (const ReplyDelta& delta : deltas) parts[static_cast<int>(delta.part)] += delta.text;
   };
@@ -167,7 +168,15 @@ std::string ReplyLine(const Tokenizer& tokenizer, object request) {
   AppendJsonString(parts[0], &out);
   out += ", \"content\": ";
   AppendJsonString(parts[1], &out);
-  out += ", \"stop\": ";
+  out += ", \"calls\": [";
+  for (const ChatToolCall& call : parser.calls().delivered) {
+    out += out.ends_with('[') ? "[" : ", [";
+    AppendJsonString(call.name, &out);
+    out += ", ";
+    AppendJsonString(call.arguments, &out);
+    out += ']';
+  }
+  out += "], \"stop\": ";
   if (parser.matched_stop()) {
     AppendJsonString(*parser.matched_stop(), &out);
   } else {
