@@ -43,6 +43,8 @@ std::string CommandHead(const Settings& s) {
   if (s.output_projection != "bf16") command += " --output-projection " + s.output_projection;
   if (s.device != "auto") command += " --device " + s.device;
   if (!s.kernels.empty()) command += " --kernels " + s.kernels;
+  if (s.smem_limit.value != 0) command += fmt::format(" --smem-limit {}", s.smem_limit.value);
+  if (s.max_sms != 0) command += fmt::format(" --max-sms {}", s.max_sms);
   if (!s.isa.empty()) command += " --isa " + s.isa;
   if (s.threads != 0) command += fmt::format(" --threads {}", s.threads);
   if (s.tensor_parallel_size != 1) {
@@ -117,6 +119,7 @@ Result<std::unique_ptr<Model>> Load(const Settings& s, const ThroughputOptions& 
   options.fp8_output_projection = s.output_projection == "fp8";
   options.repack_cache = s.repack_cache;
   options.device = s.device;
+  options.device_limits = {s.smem_limit.value, static_cast<int32_t>(s.max_sms)};
   options.kernels = s.kernels;
   options.threads = static_cast<int32_t>(s.threads);
   SetRanks(s, options);
@@ -278,6 +281,13 @@ Result<StepsOptions> StepsOptionsOf(const Settings& s) {
 }
 
 Status Bench(const Settings& settings) {
+  const bool own_model = settings.benchmark == "steps" ||
+                         (settings.benchmark == "throughput" && settings.max_concurrency.empty());
+  if (!own_model && (settings.smem_limit.value != 0 || settings.max_sms != 0)) {
+    return InvalidArgument(
+        "--smem-limit, --max-sms: of bench steps and of bench throughput without "
+        "--max-concurrency");
+  }
   if (settings.benchmark == "serve") return BenchServe(settings);
   if (settings.benchmark == "all-reduce") return BenchAllReduce(settings);
   SC_RETURN_IF_ERROR(CheckSettings(settings));

@@ -49,6 +49,7 @@ Result<serve::ServeOptions> ServeOptionsOf(const Settings& settings) {
   }
   options.trust_special_tokens = settings.trust_special_tokens;
   options.reply_memory = settings.reply_memory.value;
+  options.thinking_is_content = settings.think_fallback == "content";
   options.idle_prefill = settings.idle_prefill == "on" && !settings.no_prefix_caching;
   options.workers = static_cast<int32_t>(settings.text_threads);
   options.keep_alive = Milliseconds(settings.keep_alive);

@@ -47,6 +47,7 @@ struct Settings {
   bool trust_special_tokens = false;
   ByteSize reply_memory;
   std::string idle_prefill;
+  std::string think_fallback;
   int64_t text_threads = 1;
 
   // What is generated. Where a sampling value is not given, generation_config.json says it.

@@ -2,7 +2,9 @@
 #include <fmt/format.h>
 #include <simdjson.h>
 
+#include <algorithm>
 #include <optional>
+#include <set>
 
 #include "serve/requests.h"
 
@@ -13,27 +15,7 @@ using simdjson::dom::element;
 
 constexpr std::string_view kRoles[] = {"system",    "developer", "user",
                                        "assistant", "tool",      "latest_reminder"};
-
-// Numbers keep the client's spelling only in the text itself, so tools are cut out of the body
-// rather than printed again.
-std::vector<std::string> RawElements(std::string_view body, std::string_view key) {
-  namespace ondemand = simdjson::ondemand;
-  std::vector<std::string> out;
-  const simdjson::padded_string padded(body);
-  ondemand::parser parser;
-  ondemand::document document;
-  ondemand::array array;
-  if (parser.iterate(padded).get(document) != simdjson::SUCCESS) return out;
-  if (document[key].get_array().get(array) != simdjson::SUCCESS) return out;
-  for (auto item : array) {
-    ondemand::object object;
-    std::string_view raw;
-    if (item.get_object().get(object) != simdjson::SUCCESS) return out;
-    if (object.raw_json().get(raw) != simdjson::SUCCESS) return out;
-    out.emplace_back(raw);
-  }
-  return out;
-}
+constexpr size_t kMaxTools = 512, kMaxToolName = 128;  // bytes
 
 void ReadContent(Fields* message, ChatMessage* out) {
   const auto content = message->Find("content");
@@ -72,7 +54,10 @@ void ReadToolCalls(Fields* message, ChatMessage* out) {
     auto fields = message->ObjectAt("tool_calls", i++, item);
     if (!fields) return;
     ChatToolCall call;
+    std::string type = "function";
     fields->String("id", &call.id);
+    fields->String("type", &type);
+    if (type != "function") fields->Fail("type", "must be \"function\"");
     auto function = fields->Object("function");
     if (!function) return fields->Fail("function", "is missing");
     function->String("name", &call.name);
@@ -126,20 +111,128 @@ void ReadMessages(Fields* fields, std::vector<ChatMessage>* messages) {
   }
 }
 
-void ReadTools(std::string_view body, Fields* fields, ChatOptions* chat) {
-  std::string choice = "auto";
-  if (const auto found = fields->Find("tool_choice")) {
-    if (!found->is_string()) return fields->Fail(NotSupportedYet("tool_choice"));
+// What a call's tag can hold, and clients can match.
+bool IsToolName(std::string_view name) {
+  return !name.empty() && name.size() <= kMaxToolName &&
+         std::all_of(name.begin(), name.end(), [](unsigned char c) {
+           return c > ' ' && c != 0x7F && c != '"' && c != '<' && c != '>' && c != '\\';
+         });
+}
+
+// `raw` is the tool as the client spelt it; its numbers go on as they are.
+GrammarTool ReadTool(std::string_view raw, Fields* fields) {
+  GrammarTool tool;
+  std::string type = "function", description;
+  fields->String("type", &type);
+  if (type != "function") fields->Fail("type", "must be \"function\"");
+  const bool is_wrapped = fields->Has("function") || !fields->Has("name");
+  std::optional<Fields> inner = is_wrapped ? fields->Object("function") : *fields;
+  if (!inner) {
+    fields->Fail("function", "is missing");
+    return tool;
+  }
+  inner->String("name", &tool.name);
+  if (!IsToolName(tool.name)) {
+    inner->Fail("name", fmt::format("must be 1 to {} bytes without spaces, quotes, backslashes or "
+                                    "angle brackets",
+                                    kMaxToolName));
+  }
+  inner->String("description", &description);
+  inner->Bool("strict", &tool.strict);
+  if (inner->Object("parameters")) {
+    tool.parameters =
+        is_wrapped ? RawJson(raw, {"function", "parameters"}) : RawJson(raw, {"parameters"});
+  }
+  return tool;
+}
+
+void ReadTools(std::string_view body, Fields* fields, ChatRequest* request) {
+  const auto list = fields->Array("tools");
+  if (!list || list->size() == 0) return;
+  if (list->size() > kMaxTools) {
+    return fields->Fail("tools", fmt::format("at most {} tools", kMaxTools));
+  }
+  std::vector<std::string> raw = RawElements(body, "tools");
+  std::set<std::string> names;
+  size_t i = 0;
+  for (const element item : *list) {
+    auto one = fields->ObjectAt("tools", i, item);
+    if (!one) return;
+    if (i >= raw.size()) return fields->Fail("tools", "must be a list of objects");
+    GrammarTool tool = ReadTool(raw[i], &*one);
+    if (!fields->ok()) return;
+    if (!names.insert(tool.name).second) {
+      return one->Fail("function.name", fmt::format("\"{}\" is there twice", tool.name));
+    }
+    request->tools.tools.push_back(std::move(tool));
+    ++i;
+  }
+  request->tools.use = ToolUse::kAuto;
+  request->chat.tools = std::move(raw);
+}
+
+void ReadToolChoice(Fields* fields, ChatRequest* request) {
+  ToolRules& rules = request->tools;
+  bool parallel = true;
+  fields->Bool("parallel_tool_calls", &parallel);
+  rules.one_call = !parallel;
+  const auto found = fields->Find("tool_choice");
+  if (!found) return;
+  if (found->is_string()) {
+    std::string choice;
     fields->String("tool_choice", &choice);
-    if (choice == "required") return fields->Fail(NotSupportedYet("tool_choice"));
-    if (choice != "auto" && choice != "none") {
-      return fields->Fail("tool_choice", "must be \"auto\" or \"none\"");
+    if (choice == "auto") return;
+    if (choice == "none") {
+      rules = {};
+      request->chat.tools.clear();
+      return;
+    }
+    if (choice != "required") {
+      return fields->Fail("tool_choice",
+                          "must be \"auto\", \"none\", \"required\" or a function's name in an "
+                          "object");
+    }
+  } else {
+    auto choice = fields->Object("tool_choice");
+    if (!choice) return;
+    std::string type;
+    choice->String("type", &type);
+    if (type != "function") return choice->Fail("type", "must be \"function\"");
+    auto function = choice->Object("function");
+    if (!function) return choice->Fail("function", "is missing");
+    function->String("name", &rules.named);
+    const auto is_named = [&](const GrammarTool& tool) { return tool.name == rules.named; };
+    if (std::none_of(rules.tools.begin(), rules.tools.end(), is_named)) {
+      return function->Fail("name", fmt::format("\"{}\" is not in tools", rules.named));
+    }
+    rules.one_call = true;
+  }
+  if (rules.tools.empty()) return fields->Fail("tool_choice", "needs tools");
+  rules.use = ToolUse::kRequired;
+  if (request->common.output.any()) {
+    fields->Fail("tool_choice", fmt::format("a call is no {}, which is asked for too",
+                                            request->common.output.field));
+  }
+}
+
+// What no conversation can have. Ids that match no call are taken: only the order counts.
+void CheckMessages(const std::vector<ChatMessage>& messages, Fields* fields) {
+  const ChatMessage* reply = nullptr;  // the last one
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const ChatMessage& message = messages[i];
+    const auto fail = [&](const char* key, const char* what) {
+      fields->Fail(fmt::format("messages[{}].{}", i, key), what);
+    };
+    if (message.role == "assistant") {
+      reply = &message;
+    } else {
+      if (!message.tool_calls.empty()) fail("tool_calls", "only an assistant's message has them");
+      if (message.prefix) fail("prefix", "only an assistant's message can be continued");
+    }
+    if (message.role == "tool" && (reply == nullptr || reply->tool_calls.empty())) {
+      fail("role", "a tool's message must follow an assistant's with tool_calls");
     }
   }
-  const auto tools = fields->Array("tools");
-  if (!tools || tools->size() == 0 || choice == "none") return;
-  chat->tools = RawElements(body, "tools");
-  if (chat->tools.size() != tools->size()) fields->Fail("tools", "must be a list of objects");
 }
 
 // Reads an effort's word into `effort`, and its on or off into `thinking`.
@@ -185,6 +278,27 @@ void ReadThinking(Fields* fields, const ServeOptions& options, ChatOptions* chat
   chat->effort = effort.value_or(options.default_effort);
 }
 
+void ReadPrompt(Fields* fields, ChatRequest* request) {
+  if (fields->Has("input_ids")) {
+    fields->Ints("input_ids", 0, std::numeric_limits<int32_t>::max(), &request->input_ids);
+    if (request->input_ids.empty()) fields->Fail("input_ids", "must not be empty");
+    if (fields->Has("messages")) fields->Fail("input_ids", "cannot go with messages");
+    return;
+  }
+  ReadMessages(fields, &request->messages);
+  if (!fields->ok()) return;
+  std::string task;
+  fields->String("task", &task);
+  if (!task.empty()) {
+    ChatMessage& last = request->messages.back();
+    if (!last.task.empty() && last.task != task) {
+      fields->Fail("task", "the last message has another one");
+    }
+    last.task = std::move(task);
+  }
+  CheckMessages(request->messages, fields);
+}
+
 void ReadContinuation(Fields* fields, ChatRequest* request) {
   bool add_header = true;
   fields->Bool("add_generation_prompt", &add_header);
@@ -192,14 +306,25 @@ void ReadContinuation(Fields* fields, ChatRequest* request) {
   if (!add_header && !request->chat.continue_final_message) {
     fields->Fail("add_generation_prompt", "false needs continue_final_message");
   }
+  if (request->messages.empty() || !request->common.output.any()) return;
+  // What is there already would have to count for the form.
+  if (request->chat.continue_final_message) {
+    fields->Fail("continue_final_message",
+                 fmt::format("cannot go with {}", request->common.output.field));
+  } else if (request->messages.back().prefix) {
+    fields->Fail(fmt::format("messages[{}].prefix", request->messages.size() - 1),
+                 fmt::format("cannot go with {}", request->common.output.field));
+  }
 }
 
 }  // namespace
 
 void ReadChat(std::string_view body, Fields* fields, const ServeOptions& options,
               ChatRequest* request) {
-  ReadMessages(fields, &request->messages);
-  ReadTools(body, fields, &request->chat);
+  ReadPrompt(fields, request);
+  request->chat.response_format = request->common.output_appendix;
+  ReadTools(body, fields, request);
+  ReadToolChoice(fields, request);
   ReadThinking(fields, options, &request->chat);
   ReadContinuation(fields, request);
 }
@@ -212,7 +337,7 @@ ApiError ParseChatRequest(std::string_view body, const ServeOptions& options,
   if (error.any()) return error;
   Fields fields(object, "", &error);
   CommonRequest& common = request->common;
-  ReadCommon(&fields, options, &common);
+  ReadCommon(body, &fields, options, &common);
   // The newer name wins where both are given.
   fields.Int("max_completion_tokens", 1, std::numeric_limits<int32_t>::max(), &common.max_tokens);
   if (common.max_tokens == 0) common.max_tokens = options.default_max_tokens;

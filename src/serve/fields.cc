@@ -18,6 +18,66 @@ std::optional<int64_t> AsInt(element value) {
   return static_cast<int64_t>(number);
 }
 
+bool SaysOff(element value) {
+  if (value.is_null()) return true;
+  if (value.is_bool()) return !bool(value);
+  if (value.is_number()) return double(value) == 0;
+  if (value.is_string()) return std::string_view(value).empty();
+  if (value.is_array()) return simdjson::dom::array(value).size() == 0;
+  return value.is_object() && simdjson::dom::object(value).size() == 0;
+}
+
+namespace {
+
+namespace ondemand = simdjson::ondemand;
+
+// The first field of that name, also where its name is spelt with escapes.
+simdjson::simdjson_result<ondemand::value> FindRaw(ondemand::object object, std::string_view key) {
+  for (auto field : object) {
+    std::string_view name;
+    if (const auto error = field.unescaped_key().get(name)) return error;
+    if (name == key) return field.value();
+  }
+  return simdjson::NO_SUCH_FIELD;
+}
+
+}  // namespace
+
+std::string RawJson(std::string_view json, std::initializer_list<std::string_view> keys) {
+  const simdjson::padded_string padded(json);
+  ondemand::parser parser;
+  ondemand::document document;
+  ondemand::object object;
+  std::string_view raw;
+  if (parser.iterate(padded).get(document) != simdjson::SUCCESS) return "";
+  if (document.get_object().get(object) != simdjson::SUCCESS) return "";
+  for (const std::string_view key : keys) {
+    if (FindRaw(object, key).get_object().get(object) != simdjson::SUCCESS) return "";
+  }
+  if (object.raw_json().get(raw) != simdjson::SUCCESS) return "";
+  return std::string(raw);
+}
+
+std::vector<std::string> RawElements(std::string_view json, std::string_view key) {
+  std::vector<std::string> out;
+  const simdjson::padded_string padded(json);
+  ondemand::parser parser;
+  ondemand::document document;
+  ondemand::object outer;
+  ondemand::array array;
+  if (parser.iterate(padded).get(document) != simdjson::SUCCESS) return out;
+  if (document.get_object().get(outer) != simdjson::SUCCESS) return out;
+  if (FindRaw(outer, key).get_array().get(array) != simdjson::SUCCESS) return out;
+  for (auto item : array) {
+    ondemand::object object;
+    std::string_view raw;
+    if (item.get_object().get(object) != simdjson::SUCCESS) return out;
+    if (object.raw_json().get(raw) != simdjson::SUCCESS) return out;
+    out.emplace_back(raw);
+  }
+  return out;
+}
+
 std::string Fields::PathOf(std::string_view key) const {
   return path_.empty() ? std::string(key) : fmt::format("{}.{}", path_, key);
 }

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <optional>
 #include <string>
@@ -60,5 +61,14 @@ class Fields {
 
 // An integer, or a number that is one; nothing otherwise.
 std::optional<int64_t> AsInt(simdjson::dom::element element);
+
+// null, false, 0, "", [] and {}.
+bool SaysOff(simdjson::dom::element value);
+
+// The text of an object as it was spelt, numbers included, by its keys from the outermost one on;
+// "" if there is none. `json` is valid.
+std::string RawJson(std::string_view json, std::initializer_list<std::string_view> keys);
+// The elements of the array `key`, each as it was spelt; those before the first that is no object.
+std::vector<std::string> RawElements(std::string_view json, std::string_view key);
 
 }  // namespace seacliff::serve

@@ -59,7 +59,7 @@ ReplyReader Generation::MakeReader(const Prompt& prompt) const {
     return ReplyReader(PlainReply(*host_->tokenizer, common.stop, common.include_stop,
                                   common.skip_special_tokens));
   }
-  ReplyOptions options;
+  ReplyOptions options = state_.spec.reply;
   options.starts_in_reasoning = prompt.starts_in_reasoning;
   options.continues_message = prompt.continues_message;
   options.ignore_end = common.ignore_eos;
@@ -87,6 +87,11 @@ Request Generation::MakeRequest(const Choice& choice) const {
   request.cache_salt = common.cache_salt;
   request.turn = prompt.turn;
   request.continues = prompt.continues;
+  if (const RuleSpec& rules = state_.spec.rules; rules.grammar) {
+    request.rules = host_->grammars->MakeRules(
+        *rules.grammar,
+        {.starts_in_reasoning = prompt.starts_in_reasoning, .when_called = rules.when_called});
+  }
   request.sampling = common.sampling;
   // Each choice of a prompt draws its own numbers; the same seed gives the same set of choices.
   if (request.sampling.seed) {
@@ -166,13 +171,30 @@ void Generation::OnEvent(size_t i, const Event& event) {
 
 Piece& Generation::PendingPiece(size_t i, ReplyPart part) {
   std::vector<Piece>& pending = runs_[i].pending;
-  if (pending.empty() || pending.back().part != part) pending.push_back({part, "", {}});
+  if (pending.empty() || pending.back().part != part) pending.emplace_back().part = part;
   return pending.back();
+}
+
+// Each call's beginning is a piece of its own.
+void Generation::AppendCall(size_t i, ReplyDelta delta) {
+  Piece* piece = &PendingPiece(i, ReplyPart::kToolCall);
+  const bool goes_on = piece->call == delta.call && piece->name.empty() && delta.name.empty();
+  if (piece->call >= 0 && !goes_on) {
+    piece = &runs_[i].pending.emplace_back();
+    piece->part = ReplyPart::kToolCall;
+  }
+  piece->call = delta.call;
+  piece->text += delta.text;
+  piece->name = std::move(delta.name);
 }
 
 void Generation::AppendDeltas(size_t i, std::vector<ReplyDelta> deltas) {
   SampledReply& sampled = runs_[i].sampled;
   for (ReplyDelta& delta : deltas) {
+    if (delta.part == ReplyPart::kToolCall) {
+      AppendCall(i, std::move(delta));
+      continue;
+    }
     PendingPiece(i, delta.part).text += delta.text;
     if (!state_.spec.is_chat) continue;
     (delta.part == ReplyPart::kReasoning ? sampled.reasoning : sampled.content) += delta.text;
@@ -211,15 +233,43 @@ void Generation::FinishChoice(size_t i, const Event& event) {
     choice.stop_string = run.reader.matched_stop();
     if (event.finish == Finish::kNone) host_->engine->Cancel(ids_[i]);
   } else {
+    const bool in_reasoning = run.reader.part() == ReplyPart::kReasoning;
     AppendDeltas(i, run.reader.Finish());
     choice.finish_reason = event.finish == Finish::kLength ? "length" : "stop";
     if (event.finish == Finish::kStop && !event.tokens.empty()) {
       const int32_t last = event.tokens.back().id;
       if (!IsEnd(last)) choice.stop_id = last;
     }
+    if (in_reasoning && choice.finish_reason == "stop" && host_->thinking_is_content) {
+      AppendDeltas(i, {{ReplyPart::kContent, run.sampled.reasoning}});
+    }
   }
+  FinishCalls(i);
   CountFinished(i, choice.finish_reason == "length" ? Outcome::kLength : Outcome::kStop);
   if (state_.spec.is_chat) host_->on_reply(&state_.spec, std::move(run.sampled));
+}
+
+// A reply that ends inside a call is cut off, however it ends.
+void Generation::FinishCalls(size_t i) {
+  Choice& choice = state_.choices[i];
+  const ReplyCalls* calls = runs_[i].reader.calls();
+  if (calls == nullptr) return;
+  host_->metrics->tool_calls += calls->delivered.size();
+  for (size_t k = 0; k < calls->faults.size(); ++k) {
+    host_->metrics->malformed_calls[k] += static_cast<uint64_t>(calls->faults[k]);
+  }
+  const bool ended = choice.finish_reason == "stop" && !calls->cut;
+  if (!calls->delivered.empty() && (ended || calls->closed)) {
+    choice.finish_reason = "tool_calls";
+  } else if (calls->cut) {
+    choice.finish_reason = "length";
+  }
+  if (choice.finish_reason == "stop" && runs_[i].sampled.content.empty()) {
+    ++host_->metrics->empty_replies;
+  }
+  choice.calls = calls->delivered;
+  runs_[i].sampled.calls = calls->delivered;
+  runs_[i].sampled.whole_calls = calls->whole;
 }
 
 // Takes what is pending: adds it to the whole reply, or words it for the stream. Tokens without
@@ -232,15 +282,17 @@ std::string Generation::Emit(size_t i, bool all) {
   for (; taken < pending.size(); ++taken) {
     Piece& piece = pending[taken];
     const bool is_last = taken + 1 == pending.size();
-    if (piece.text.empty() && is_last && !all) break;
-    if (piece.text.empty() && piece.tokens.empty()) continue;
+    if (!piece.has_text() && is_last && !all) break;
+    if (!piece.has_text() && piece.tokens.empty()) continue;
     const bool is_reasoning = piece.part == ReplyPart::kReasoning;
     if (is_reasoning && !state_.spec.include_reasoning) continue;
     if (state_.spec.common.stream) {
       frames += form_->StreamPiece(&state_, &choice, piece);
       continue;
     }
-    (is_reasoning ? choice.reasoning : choice.content) += piece.text;
+    if (piece.part != ReplyPart::kToolCall) {
+      (is_reasoning ? choice.reasoning : choice.content) += piece.text;
+    }
     std::vector<Token>& kept =
         is_reasoning ? choice.reasoning_tokens_kept : choice.content_tokens_kept;
     std::move(piece.tokens.begin(), piece.tokens.end(), std::back_inserter(kept));

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "grammar/grammar.h"
 #include "seacliff/engine.h"
 #include "seacliff/text.h"
 #include "serve/http.h"
@@ -25,8 +26,11 @@ namespace seacliff::serve {
 struct GenerationHost {
   Engine* engine = nullptr;
   const Tokenizer* tokenizer = nullptr;
+  const Grammars* grammars = nullptr;
   Metrics* metrics = nullptr;
   std::shared_ptr<Mailbox> mailbox;
+  // A reply whose thinking did not end has it as content too.
+  bool thinking_is_content = false;
   // Ids that no text path may emit, as biases that forbid them.
   std::vector<std::pair<int32_t, float>> banned;
   // Is told of each reply of a chat that ended, before its client is.
@@ -70,8 +74,10 @@ class Generation {
   bool IsEnd(int32_t id) const;
   void TakeToken(size_t i, const Token& token, bool is_end);
   void AppendDeltas(size_t i, std::vector<ReplyDelta> deltas);
+  void AppendCall(size_t i, ReplyDelta delta);
   Piece& PendingPiece(size_t i, ReplyPart part);
   void FinishChoice(size_t i, const Event& event);
+  void FinishCalls(size_t i);
   std::string Emit(size_t i, bool all);
   void CountTokens(size_t i, const Event& event, int32_t tokens);
   void CountFinished(size_t i, Outcome outcome);

@@ -91,10 +91,10 @@ TEST_F(HealthTest, OnStallIsCalledOnceClientsAreTold) {
 TEST_F(HealthTest, DeepHealthGeneratesAToken) {
   Start();
   EXPECT_EQ(Get("/health?deep=1").status, 200);
-  const std::vector<Request> seen = engine.seen();
+  const std::vector<const Request*> seen = engine.seen();
   ASSERT_EQ(seen.size(), 1u);
-  EXPECT_EQ(seen[0].max_tokens, 1);
-  EXPECT_LT(seen[0].priority, -1'000'000);
+  EXPECT_EQ(seen[0]->max_tokens, 1);
+  EXPECT_LT(seen[0]->priority, -1'000'000);
   EXPECT_EQ(Get("/health").status, 200);
   EXPECT_EQ(engine.seen().size(), 1u);  // it asks the engine for nothing
 }

@@ -14,6 +14,9 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/open_files.h"
+#include "serve/http_body.h"
+#include "serve/http_text.h"
 
 namespace seacliff::serve {
 namespace {
@@ -31,39 +34,22 @@ constexpr size_t kGatheredWrites = 16;
 constexpr std::chrono::milliseconds kSweepInterval{200};
 // How long a refused client may go on sending before its connection is closed under it.
 constexpr std::chrono::milliseconds kLinger{2'000};
-
-char Lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
-
-bool SameName(std::string_view a, std::string_view b) {
-  if (a.size() != b.size()) return false;
-  for (size_t i = 0; i < a.size(); ++i) {
-    if (Lower(a[i]) != Lower(b[i])) return false;
-  }
-  return true;
-}
-
-int HexDigit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (Lower(c) >= 'a' && Lower(c) <= 'f') return Lower(c) - 'a' + 10;
-  return -1;
-}
-
-std::string PercentDecoded(std::string_view text) {
-  std::string out;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '%' && i + 2 < text.size() && HexDigit(text[i + 1]) >= 0 &&
-        HexDigit(text[i + 2]) >= 0) {
-      out.push_back(static_cast<char>(HexDigit(text[i + 1]) * 16 + HexDigit(text[i + 2])));
-      i += 2;
-    } else {
-      out.push_back(text[i]);
-    }
-  }
-  return out;
-}
+// Files of the process beside its connections: checkpoints, GPUs, other ranks.
+constexpr size_t kOtherFiles = 256;
 
 std::string Chunk(std::string_view data) {
   return fmt::format("{:x}\r\n{}\r\n", data.size(), data);
+}
+
+// How many of so many connections can be open at once, in a process that may have that many files.
+size_t ConnectionsThatFit(size_t wanted) {
+  const size_t files = RaiseOpenFiles(wanted + kOtherFiles);
+  if (files >= wanted + kOtherFiles) return wanted;
+  const size_t fit = files > 2 * kOtherFiles ? files - kOtherFiles : files / 2;
+  if (fit >= wanted) return wanted;
+  SC_LOG_WARN("http: the process may have {} files open: at most {} connections, not {}", files,
+              fit, wanted);
+  return fit;
 }
 
 }  // namespace
@@ -160,10 +146,14 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
     Send(500, {}, "application/json", server_->error_body(500, "the request was dropped"));
   }
 
+  bool IsDue(Clock::time_point now) const {
+    return now >= write_deadline_ || now >= read_deadline_;
+  }
+
+  // What a deadline that has passed asks for.
   void Sweep(Clock::time_point now) {
     if (closed_) return;
     if (now >= write_deadline_) return Gone();
-    if (now < read_deadline_) return;
     if (phase_ == Phase::kReading && !in_.empty()) return Refuse(408, "the request took too long");
     if (phase_ == Phase::kReading && parser_->is_header_done()) {
       return Refuse(408, "the request took too long");
@@ -214,9 +204,12 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
       return WaitReadable();
     }
     if (error) return PeerClosed(error);
-    if (phase_ != Phase::kLingering) {
-      in_.append(server_->scratch.data(), count);
-      if (phase_ == Phase::kReading) Parse();
+    const std::string_view data(server_->scratch.data(), count);
+    if (phase_ == Phase::kReading && in_.empty()) {
+      Parse(data);
+    } else if (phase_ != Phase::kLingering) {
+      in_ += data;
+      if (phase_ == Phase::kReading) Parse(in_);
     }
     WaitReadable();
   }
@@ -233,15 +226,17 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
 
   void Gone() { Close(); }
 
-  void Parse() {
-    if (in_.empty()) return;
+  // `data` is in_, or new where that is empty; what is left of it for later goes to in_, which
+  // takes no more memory than that: thousands of connections are idle.
+  void Parse(std::string_view data) {
+    if (data.empty()) return;
     if (!started_) {
       started_ = true;
       read_deadline_ = Clock::now() + server_->limits.header_timeout;
     }
     error_code error;
-    const size_t used = parser_->put(asio::buffer(in_), error);
-    in_.erase(0, used);
+    const size_t used = parser_->put(asio::buffer(data), error);
+    if (used > 0 || in_.empty()) in_ = std::string(data.substr(used));
     if (error == http::error::body_limit) return Refuse(413, TooLarge());
     if (error == http::error::header_limit) {
       return Refuse(431, "the request's header is too large");
@@ -249,14 +244,18 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
     if (error && error != http::error::need_more) {
       return Refuse(400, fmt::format("not a valid HTTP request: {}", error.message()));
     }
-    if (parser_->is_done()) return Dispatch();
-    if (!parser_->is_header_done()) {
-      // The parser looks at its limit only when it has found the end of the header.
-      if (in_.size() > server_->limits.header_bytes) {
-        Refuse(431, "the request's header is too large");
-      }
-      return;
+    if (parser_->is_header_done() && !parser_->chunked() &&
+        parser_->get().count(http::field::transfer_encoding) > 0) {
+      return Refuse(400, "Transfer-Encoding: only \"chunked\" can be read");
     }
+    if (parser_->is_done()) return Dispatch();
+    if (in_.size() > server_->limits.header_bytes) {
+      // The parser looks at its limit only when it has found the end of the header, and knows none
+      // for what stands between the chunks of a body and behind them.
+      return Refuse(431, parser_->is_header_done() ? "a chunk's header or the trailer is too large"
+                                                   : "the request's header is too large");
+    }
+    if (!parser_->is_header_done()) return;
     read_deadline_ = Clock::now() + server_->limits.body_timeout;
     if (saw_header_) return;
     saw_header_ = true;
@@ -372,14 +371,14 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
       return WaitReadable();
     }
     NextRequest();
-    Parse();
+    Parse(in_);
     WaitReadable();
   }
 
   tcp::socket socket_;
   HttpServer::State* server_;
   Phase phase_ = Phase::kReading;
-  std::optional<http::request_parser<http::string_body>> parser_;
+  std::optional<http::request_parser<HttpBody>> parser_;
   std::string in_;  // read, not parsed
   std::deque<std::string> out_;
   size_t sent_of_first_ = 0;
@@ -422,9 +421,12 @@ void HttpServer::State::Remove(const std::shared_ptr<HttpConnection>& connection
 }
 
 void HttpServer::State::Sweep() {
-  const std::vector<std::shared_ptr<HttpConnection>> all(connections.begin(), connections.end());
   const auto now = Clock::now();
-  for (const auto& connection : all) connection->Sweep(now);
+  std::vector<std::shared_ptr<HttpConnection>> due;  // closing one changes the set
+  for (const auto& connection : connections) {
+    if (connection->IsDue(now)) due.push_back(connection);
+  }
+  for (const auto& connection : due) connection->Sweep(now);
 }
 
 void HttpServer::State::ArmSweep() {
@@ -527,6 +529,7 @@ HttpServer::~HttpServer() { state_->CloseAll(); }
 Result<std::unique_ptr<HttpServer>> HttpServer::Listen(const std::string& host, int port,
                                                        HttpLimits limits, Handler handler,
                                                        ErrorBody error_body) {
+  limits.connections = ConnectionsThatFit(limits.connections);
   auto state = std::make_unique<State>(limits, std::move(handler), std::move(error_body));
   const auto failed = [&](const char* what, const error_code& error) {
     return InvalidArgument(

@@ -81,7 +81,9 @@ class HttpServer {
   // The body for what is refused before the handler sees it: 400, 408, 413, 431.
   using ErrorBody = std::function<std::string(int status, std::string_view message)>;
 
-  // Listens at once; port 0 takes a free one. Connections are served from Run on.
+  // Listens at once; port 0 takes a free one. Connections are served from Run on. Raises the
+  // process's soft limit of open files for them; where the hard limit allows fewer connections,
+  // that is the limit, and the log says so.
   static Result<std::unique_ptr<HttpServer>> Listen(const std::string& host, int port,
                                                     HttpLimits limits, Handler handler,
                                                     ErrorBody error_body);

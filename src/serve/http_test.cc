@@ -201,11 +201,26 @@ TEST_F(HttpTest, RefusesWhatIsTooLarge) {
   EXPECT_EQ(header.Get("/", "X-Long: " + std::string(3000, 'x') + "\r\n").status, 431);
 }
 
+// What stands between chunks, and behind them, has no length of its own.
+TEST_F(HttpTest, RefusesEndlessChunkHeaders) {
+  limits_.header_bytes = 2000;
+  Start();
+  const std::string head = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+  for (const char* begin : {"5;", "5\r\nhello\r\n3;x=", "0\r\nX-Trailer: "}) {
+    Client client(server_->port());
+    client.Send(head + begin + std::string(100'000, 'x'));
+    EXPECT_EQ(client.Read().status, 431) << begin;
+    EXPECT_TRUE(client.Closed());
+  }
+}
+
 TEST_F(HttpTest, RefusesWhatIsNoHttp) {
   Start();
-  for (const char* text :
-       {"hello\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "GET /\r\n\r\n",
-        "POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n", "\x16\x03\x01\x02\r\n\r\n"}) {
+  for (const char* text : {"hello\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "GET /\r\n\r\n",
+                           "POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+                           "POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\nabc",
+                           "POST / HTTP/1.1\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+                           "\x16\x03\x01\x02\r\n\r\n"}) {
     Client client(server_->port());
     client.Send(text);
     EXPECT_EQ(client.Read().status, 400) << text;

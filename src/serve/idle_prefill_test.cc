@@ -46,10 +46,10 @@ class IdlePrefillTest : public testing::ServerTest {
     return message;
   }
   // Those that no client asked for.
-  std::vector<Request> Prefills() const {
-    std::vector<Request> out;
-    for (Request& request : engine.seen()) {
-      if (request.background) out.push_back(std::move(request));
+  std::vector<const Request*> Prefills() const {
+    std::vector<const Request*> out;
+    for (const Request* request : engine.seen()) {
+      if (request->background) out.push_back(request);
     }
     return out;
   }
@@ -71,13 +71,13 @@ TEST_F(IdlePrefillTest, TheNextPromptBeginsWithWhatWasComputed) {
   FirstTurn({{"cache_salt", "tenant"}});
   ASSERT_TRUE(WaitPrefills(1));
   ASSERT_TRUE(engine.WaitLive(0));
-  const Request ahead = Prefills()[0];
+  const Request& ahead = *Prefills()[0];
   EXPECT_EQ(ahead.cache_salt, "tenant");
   EXPECT_EQ(ahead.max_tokens, 1);
   EXPECT_EQ(ahead.turn, 0u);
   Ask();
-  const std::vector<int32_t> next = engine.seen().back().prompt;
-  ASSERT_FALSE(engine.seen().back().background);
+  const std::vector<int32_t> next = engine.seen().back()->prompt;
+  ASSERT_FALSE(engine.seen().back()->background);
   ASSERT_LE(ahead.prompt.size(), next.size());
   EXPECT_TRUE(std::equal(ahead.prompt.begin(), ahead.prompt.end(), next.begin()));
   // All but the new message and its headers.
@@ -103,6 +103,29 @@ TEST_F(IdlePrefillTest, NothingIsComputedWhereTheNextPromptGoesOnFromTheReply) {
   SleepLong();
   EXPECT_EQ(Prefills().size(), 0u);
   EXPECT_EQ(Metric("seacliff:spliced_turns_total"), 2);
+}
+
+// A call that was mended comes back as it should have been written.
+TEST_F(IdlePrefillTest, AMendedCallIsComputedAsItComesBack) {
+  Start();
+  ReplyWith(kAnswer +
+            "\n\n<|DSML|invoke name=\"look\">\n<|DSML|parameter name=\"at\" string=\"true\">" +
+            kQuestion + "</|DSML|parameter>\n</|DSML|invoke>" + kEndToken);
+  body = ChatBody(kQuestion);
+  body["thinking"] = {{"type", "disabled"}};
+  body["tools"] = {{{"type", "function"}, {"function", {{"name", "look"}}}}};
+  const json message = Ask();
+  ASSERT_EQ(message["tool_calls"].size(), 1u);
+  ASSERT_TRUE(WaitPrefills(1));
+  ASSERT_TRUE(engine.WaitLive(0));
+  const std::vector<int32_t> ahead = Prefills()[0]->prompt;
+  body["messages"].back() = {
+      {"role", "tool"}, {"tool_call_id", message["tool_calls"][0]["id"]}, {"content", "here"}};
+  Ask();
+  const std::vector<int32_t> next = engine.seen().back()->prompt;
+  ASSERT_LT(ahead.size(), next.size());
+  EXPECT_TRUE(std::equal(ahead.begin(), ahead.end(), next.begin()));
+  EXPECT_GT(ahead.size(), 2 * kQuestion.size() + kAnswer.size());
 }
 
 // Newlines that the reply's reader takes as syntax do not come back.
@@ -156,7 +179,7 @@ TEST_F(IdlePrefillTest, YieldsToARequestAndGoesOnAfterIt) {
   engine.Pause(false);
   client.join();
   ASSERT_TRUE(WaitPrefills(2));
-  EXPECT_EQ(Prefills()[0].prompt, Prefills()[1].prompt);
+  EXPECT_EQ(Prefills()[0]->prompt, Prefills()[1]->prompt);
 }
 
 TEST_F(IdlePrefillTest, TheTurnItselfMakesItNeedless) {
@@ -171,7 +194,7 @@ TEST_F(IdlePrefillTest, TheTurnItselfMakesItNeedless) {
   ASSERT_TRUE(WaitPrefills(2));
   SleepLong();
   ASSERT_EQ(Prefills().size(), 2u);
-  EXPECT_GT(Prefills()[1].prompt.size(), Prefills()[0].prompt.size());
+  EXPECT_GT(Prefills()[1]->prompt.size(), Prefills()[0]->prompt.size());
 }
 
 TEST_F(IdlePrefillTest, KeepsTheNewestWhenManyWait) {
@@ -180,7 +203,7 @@ TEST_F(IdlePrefillTest, KeepsTheNewestWhenManyWait) {
   EXPECT_EQ(prefill.waiting(), 16u);
   const auto mailbox = std::make_shared<Mailbox>([] {});
   prefill.Start(&engine, mailbox);
-  EXPECT_EQ(engine.seen().back().prompt, (std::vector<int32_t>{4, 4}));
+  EXPECT_EQ(engine.seen().back()->prompt, (std::vector<int32_t>{4, 4}));
   prefill.Forget(6);
   prefill.Start(&engine, mailbox);  // one at a time
   EXPECT_EQ(engine.seen().size(), 1u);
@@ -193,7 +216,7 @@ TEST_F(IdlePrefillTest, KeepsTheNewestWhenManyWait) {
   ASSERT_FALSE(events.empty());
   for (const Event& event : events) EXPECT_TRUE(prefill.Take(event));
   prefill.Start(&engine, mailbox);
-  EXPECT_EQ(engine.seen().back().prompt, (std::vector<int32_t>{6, 6}));
+  EXPECT_EQ(engine.seen().back()->prompt, (std::vector<int32_t>{6, 6}));
 }
 
 TEST_F(IdlePrefillTest, OneThatIsRefusedIsForgotten) {

@@ -214,6 +214,7 @@ Metrics::Metrics()
       time_per_output_token(kTokenBounds),
       e2e_latency(kRequestBounds),
       decode_time(kRequestBounds),
+      grammar_compile(kFirstTokenBounds),
       request_prompt_tokens(kSizeBounds),
       request_generation_tokens(kSizeBounds),
       params_max_tokens(kSizeBounds),
@@ -241,9 +242,29 @@ std::string RenderMetrics(const Metrics& metrics, const MetricsText& text) {
   const std::string host = "seacliff:engine_host_seconds_total";
   out.Head(host, "counter", "Time between steps that follow each other, which the host took.");
   out.Sample(host, text.stats.host_seconds);
+  const std::string rules = "seacliff:engine_rules_seconds_total";
+  out.Head(rules, "counter", "Time that grammars took to say which tokens may come next.");
+  out.Sample(rules, text.stats.rules_seconds);
+  const std::string compile = "seacliff:grammar_compile_seconds";
+  out.Head(compile, "histogram", "Time to make the grammar of a request, or to find it again.");
+  out.Buckets(
+      compile, metrics.grammar_compile.counts(),
+      [&](size_t i) { return metrics.grammar_compile.bounds()[i]; }, metrics.grammar_compile.sum());
   const std::string stalls = "seacliff:engine_stalls_total";
   out.Head(stalls, "counter", "Times that there was work and no step ended for too long.");
   out.Sample(stalls, static_cast<double>(metrics.stalls));
+  const std::string calls = "seacliff:tool_calls_total";
+  out.Head(calls, "counter", "Tool calls in replies.");
+  out.Sample(calls, static_cast<double>(metrics.tool_calls));
+  const std::string malformed = "seacliff:malformed_tool_calls_total";
+  out.Head(malformed, "counter", "What was wrong in the tool calls that models wrote, by kind.");
+  for (size_t i = 0; i < kCallFaultNames.size(); ++i) {
+    out.Sample(malformed, static_cast<double>(metrics.malformed_calls[i]),
+               fmt::format(",kind=\"{}\"", kCallFaultNames[i]));
+  }
+  const std::string empty = "seacliff:empty_replies_total";
+  out.Head(empty, "counter", "Replies of chats that ended without content and tool calls.");
+  out.Sample(empty, static_cast<double>(metrics.empty_replies));
   const std::string misses = "seacliff:prefix_cache_missed_tokens_total";
   out.Head(misses, "counter",
            "Prompt tokens in whole blocks that were not found in the prefix cache, by reason.");

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "seacliff/engine.h"
+#include "seacliff/text.h"
 #include "serve/splice.h"
 
 namespace seacliff::serve {
@@ -50,10 +51,13 @@ struct Metrics {
   uint64_t rejected_queue_full = 0;
   uint64_t rejected_draining = 0;
   uint64_t stalls = 0;
-  SpliceCounts splices;  // turns of prompts
+  uint64_t tool_calls = 0;  // delivered
+  uint64_t empty_replies = 0;
+  std::array<uint64_t, kCallFaultNames.size()> malformed_calls = {};  // by CallFault
+  SpliceCounts splices;                                               // turns of prompts
 
   Histogram time_to_first_token, inter_token_latency, time_per_output_token, e2e_latency,
-      decode_time;                                                                // seconds
+      decode_time, grammar_compile;                                               // seconds
   Histogram request_prompt_tokens, request_generation_tokens, params_max_tokens;  // tokens
   Histogram params_n;
 };

@@ -1,4 +1,6 @@
 // OpenAI's chat.completion and text_completion objects, whole and as a stream of chunks.
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "serve/json_writer.h"
@@ -125,8 +127,10 @@ class ChatForm : public OpenAiForm {
     BeginChunk(*state, *choice, &json);
     if (piece.part == ReplyPart::kReasoning) {
       json.Field("reasoning_content", piece.text).Field("reasoning", piece.text);
-    } else {
+    } else if (piece.part == ReplyPart::kContent) {
       json.Field("content", piece.text);
+    } else if (piece.has_text()) {
+      WriteCallDelta(*state, *choice, piece, &json);
     }
     json.EndObject().Key("logprobs");
     const bool of_reasoning = piece.part == ReplyPart::kReasoning;
@@ -159,7 +163,12 @@ class ChatForm : public OpenAiForm {
     json.Key("choices").BeginArray();
     for (const Choice& choice : state->choices) {
       json.BeginObject().Field("index", choice.index).Key("message").BeginObject();
-      json.Field("role", "assistant").Field("content", choice.content);
+      json.Field("role", "assistant").Key("content");
+      if (choice.content.empty() && !choice.calls.empty()) {
+        json.Value(nullptr);
+      } else {
+        json.Value(choice.content);
+      }
       for (const char* key : {"reasoning_content", "reasoning"}) {
         json.Key(key);
         if (choice.reasoning.empty()) {
@@ -168,6 +177,7 @@ class ChatForm : public OpenAiForm {
           json.Value(choice.reasoning);
         }
       }
+      if (!choice.calls.empty()) WriteCalls(*state, choice, &json);
       json.EndObject().Key("logprobs");
       WriteLogprobs(*state, choice.content_tokens_kept, choice.reasoning_tokens_kept, &json);
       WriteEnd(choice, &json);
@@ -190,6 +200,33 @@ class ChatForm : public OpenAiForm {
     WriteHead(state, "chat.completion.chunk", json);
     json->Key("choices").BeginArray().BeginObject().Field("index", choice.index);
     json->Key("delta").BeginObject();
+  }
+
+  static std::string CallId(const ReplyState& state, const Choice& choice, size_t call) {
+    return fmt::format("{}_{}_{}", state.call_prefix, choice.index, call);
+  }
+
+  // The first of a call names it, the others only go on with its arguments.
+  static void WriteCallDelta(const ReplyState& state, const Choice& choice, const Piece& piece,
+                             JsonWriter* json) {
+    json->Key("tool_calls").BeginArray().BeginObject().Field("index", piece.call);
+    if (!piece.name.empty()) {
+      json->Field("id", CallId(state, choice, static_cast<size_t>(piece.call)));
+      json->Field("type", "function");
+    }
+    json->Key("function").BeginObject();
+    if (!piece.name.empty()) json->Field("name", piece.name);
+    json->Field("arguments", piece.text).EndObject().EndObject().EndArray();
+  }
+
+  static void WriteCalls(const ReplyState& state, const Choice& choice, JsonWriter* json) {
+    json->Key("tool_calls").BeginArray();
+    for (size_t i = 0; i < choice.calls.size(); ++i) {
+      json->BeginObject().Field("id", CallId(state, choice, i)).Field("type", "function");
+      json->Key("function").BeginObject().Field("name", choice.calls[i].name);
+      json->Field("arguments", choice.calls[i].arguments).EndObject().EndObject();
+    }
+    json->EndArray();
   }
 
   static void EndChunk(const ReplyState& state, bool is_first, bool is_last, JsonWriter* json) {

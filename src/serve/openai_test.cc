@@ -62,7 +62,7 @@ TEST_F(OpenAiTest, CacheFieldsReachTheEngine) {
   body["priority"] = -3;
   body["cache_salt"] = "tenant";
   EXPECT_EQ(Post("/v1/chat/completions", body).status, 200);
-  const Request first = engine.seen().back();
+  const Request& first = *engine.seen().back();
   EXPECT_EQ(first.priority, -3);
   EXPECT_EQ(first.cache_salt, "tenant");
   EXPECT_NE(first.turn, 0u);
@@ -71,11 +71,11 @@ TEST_F(OpenAiTest, CacheFieldsReachTheEngine) {
   body["messages"].push_back({{"role", "assistant"}, {"content", "Hello to you!"}});
   body["messages"].push_back({{"role", "user"}, {"content", "More."}});
   EXPECT_EQ(Post("/v1/chat/completions", body).status, 200);
-  EXPECT_EQ(engine.seen().back().continues, first.turn);
-  EXPECT_NE(engine.seen().back().turn, first.turn);
+  EXPECT_EQ(engine.seen().back()->continues, first.turn);
+  EXPECT_NE(engine.seen().back()->turn, first.turn);
   body["messages"][0]["content"] = "Something else.";
   EXPECT_EQ(Post("/v1/chat/completions", body).status, 200);
-  EXPECT_NE(engine.seen().back().continues, first.turn);
+  EXPECT_NE(engine.seen().back()->continues, first.turn);
 }
 
 TEST_F(OpenAiTest, ChatReplies) {
@@ -103,6 +103,43 @@ TEST_F(OpenAiTest, ChatReplies) {
   EXPECT_EQ(usage["prompt_cache_miss_tokens"], 4);
 }
 
+TEST_F(OpenAiTest, TheClientsRequestId) {
+  Start();
+  ReplyWith(kEndToken);
+  json body = ChatBody();
+  body["request_id"] = "job-7";
+  const ClientReply reply = Post("/v1/chat/completions", body, "x-request-id: other\r\n");
+  EXPECT_EQ(reply.Header("x-request-id"), "job-7");
+  EXPECT_EQ(reply.Json()["id"], "chatcmpl-job-7");
+}
+
+TEST_F(OpenAiTest, InputIdsAreThePrompt) {
+  Start();
+  ReplyWith(std::string("ab</think>cd") + kEndToken);
+  const struct {
+    const char* prompt;
+    const char* reasoning;
+  } cases[] = {{"<｜User｜>hi<｜Assistant｜><think>", "ab"},
+               {"<｜User｜><think>hi<｜Assistant｜></think>", ""},
+               {"hi", ""}};
+  for (const auto& row : cases) {
+    const json body = {{"input_ids", Ids(row.prompt)}};
+    const ClientReply reply = Post("/v1/chat/completions", body);
+    ASSERT_EQ(reply.status, 200) << reply.body;
+    EXPECT_EQ(engine.seen().back()->prompt, Ids(row.prompt));
+    const json message = reply.Json()["choices"][0]["message"];
+    EXPECT_EQ(message["reasoning"], *row.reasoning == 0 ? json(nullptr) : json(row.reasoning));
+    EXPECT_TRUE(message["content"].get<std::string>().ends_with("cd"));
+  }
+}
+
+TEST_F(OpenAiTest, ATaskIsInThePrompt) {
+  Start();
+  ReplyWith(kEndToken);
+  Chat({{"task", "query"}, {"thinking", {{"type", "disabled"}}}});
+  EXPECT_TRUE(TestTokenizer().Decode(engine.seen().back()->prompt).ends_with("hi<｜query｜>"));
+}
+
 TEST_F(OpenAiTest, ChatWithoutThinking) {
   Start();
   ReplyWith(std::string("Hello!") + kEndToken);
@@ -110,7 +147,7 @@ TEST_F(OpenAiTest, ChatWithoutThinking) {
   EXPECT_EQ(reply["choices"][0]["message"]["content"], "Hello!");
   EXPECT_TRUE(reply["choices"][0]["message"]["reasoning_content"].is_null());
   EXPECT_EQ(reply["usage"]["completion_tokens_details"]["reasoning_tokens"], 0);
-  const auto prompt = engine.seen().back().prompt;
+  const auto prompt = engine.seen().back()->prompt;
   EXPECT_EQ(TestTokenizer().Decode(prompt),
             "<｜begin▁of▁sentence｜><｜User｜>hi<｜Assistant｜></think>");
 }
@@ -223,7 +260,7 @@ TEST_F(OpenAiTest, EndTokensCanBeIgnored) {
   EXPECT_EQ(reply["choices"][0]["text"], "abab");
   EXPECT_EQ(reply["usage"]["completion_tokens"], 6);
   EXPECT_EQ(reply["choices"][0]["finish_reason"], "length");
-  EXPECT_TRUE(engine.seen().back().ignore_eos);
+  EXPECT_TRUE(engine.seen().back()->ignore_eos);
 }
 
 // In a chat too, streamed or not: an end token is neither text nor an end, and a token like others.
@@ -334,7 +371,7 @@ TEST_F(OpenAiTest, TokenIds) {
   ReplyWith(text);
   const json reply = Chat({{"return_token_ids", true}, {"logprobs", true}});
   EXPECT_EQ(reply["choices"][0]["token_ids"], json(Ids(text)));
-  EXPECT_EQ(reply["prompt_token_ids"], json(engine.seen().back().prompt));
+  EXPECT_EQ(reply["prompt_token_ids"], json(engine.seen().back()->prompt));
   // The end token is told in both lists, so that they match.
   const json& logprobs = reply["choices"][0]["logprobs"];
   EXPECT_EQ(logprobs["content"].size() + logprobs["reasoning_content"].size(), 5u);
@@ -382,7 +419,7 @@ TEST_F(OpenAiTest, Completions) {
   EXPECT_EQ(reply["model"], "tiny");
   EXPECT_EQ(reply["choices"][0]["text"], " world<think>");
   EXPECT_EQ(reply["usage"]["prompt_tokens"], 5);
-  EXPECT_EQ(engine.seen().back().max_tokens, 16);
+  EXPECT_EQ(engine.seen().back()->max_tokens, 16);
 }
 
 TEST_F(OpenAiTest, PromptsOfEveryForm) {
@@ -451,7 +488,7 @@ TEST_F(OpenAiTest, WhatReachesTheEngine) {
   Start();
   ReplyWith(kEndToken);
   Complete({{"top_k", 5}, {"min_tokens", 1}, {"logit_bias", {{"2", 50}, {"70", 5}}}});
-  const Request request = engine.seen().back();
+  const Request& request = *engine.seen().back();
   EXPECT_EQ(request.sampling.temperature, 0.7f);  // the server's default
   EXPECT_EQ(request.sampling.top_k, 5);
   EXPECT_EQ(request.sampling.min_tokens, 1);
@@ -472,7 +509,7 @@ TEST_F(OpenAiTest, ChatTakesTheWholeContext) {
   Start();
   ReplyWith(kEndToken);
   Chat();
-  EXPECT_EQ(engine.seen().back().max_tokens, 4096 - 6);
+  EXPECT_EQ(engine.seen().back()->max_tokens, 4096 - 6);
 }
 
 TEST_F(OpenAiTest, ClientTextHasNoSpecialTokens) {
@@ -481,7 +518,7 @@ TEST_F(OpenAiTest, ClientTextHasNoSpecialTokens) {
   json body = ChatBody("<｜Assistant｜></think><｜end▁of▁sentence｜>");
   EXPECT_EQ(Post("/v1/chat/completions", body).status, 200);
   int added = 0;
-  const Request request = engine.seen().back();
+  const Request& request = *engine.seen().back();
   for (const int32_t id : request.prompt) added += TestTokenizer().IsAdded(id) ? 1 : 0;
   EXPECT_EQ(added, 4);  // begin, user, assistant, think
 }

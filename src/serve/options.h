@@ -31,6 +31,7 @@ struct ServeOptions {
   bool vllm_metric_names = true;
   int64_t reply_memory = 64 << 20;              // bytes, for the ids of replies (sampled_turns.h)
   bool idle_prefill = true;                     // idle_prefill.h
+  bool thinking_is_content = false;             // --think-fallback=content
   int32_t workers = 1;                          // threads for long prompts
   std::chrono::milliseconds keep_alive{5'000};  // silence of a stream before a comment
   std::chrono::milliseconds stall_timeout{60'000};  // work without a step's end: unhealthy

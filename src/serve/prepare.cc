@@ -65,6 +65,44 @@ void NumberTurns(const std::vector<ChatMessage>& messages, Prompt* prompt) {
   prompt->turn = number;
 }
 
+// Whether the prompt ends inside an open <think>, as far as its ids tell.
+bool EndsInReasoning(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
+  const auto begin = tokenizer.SpecialId("<think>"), end = tokenizer.SpecialId("</think>");
+  const auto last =
+      std::find_if(ids.rbegin(), ids.rend(), [&](int32_t id) { return id == begin || id == end; });
+  return last != ids.rend() && *last == begin;
+}
+
+// How calls in the reply are read.
+void ReadCalls(const ToolRules& rules, ReplyOptions* reply) {
+  reply->deliver_calls = rules.use != ToolUse::kNone;
+  for (const GrammarTool& tool : rules.tools) reply->tools.push_back({tool.name, tool.parameters});
+  reply->one_call = rules.one_call;
+  reply->known_names = reply->deliver_calls && rules.all_strict();
+}
+
+// The prompt of a chat's messages.
+ApiError EncodeMessages(const PromptContext& context, std::string_view api_key,
+                        ChatRequest* request, GenerationSpec* spec) {
+  Prompt prompt;
+  auto encoded = EncodeChat(*context.tokenizer, request->messages, request->chat);
+  if (!encoded.ok()) return FromStatus(encoded.status());
+  prompt.place = SpliceReplies(*context.tokenizer, SpliceScope(api_key, request->common.cache_salt),
+                               *context.turns, &encoded.value(), &spec->splices);
+  prompt.ids = std::move(encoded->ids);
+  prompt.starts_in_reasoning = encoded->starts_in_reasoning;
+  prompt.continues_message = encoded->continues_message;
+  NumberTurns(request->messages, &prompt);
+  spec->prompts.push_back(std::move(prompt));
+  spec->forgets_reasoning = encoded->forgets_reasoning;
+  spec->prompt_field = "messages";
+  if (context.options->idle_prefill) {
+    spec->messages = std::move(request->messages);
+    spec->chat = std::move(request->chat);
+  }
+  return {};
+}
+
 }  // namespace
 
 Prepared PrepareChat(const PromptContext& context, std::string_view body,
@@ -76,30 +114,22 @@ Prepared PrepareChat(const PromptContext& context, std::string_view body,
   out.error = CheckModelName(*context.options, request.common.model);
   if (out.error.any()) return out;
   request.chat.profile = context.profile;
-  auto encoded = EncodeChat(*context.tokenizer, request.messages, request.chat);
-  if (!encoded.ok()) {
-    out.error = FromStatus(encoded.status());
-    return out;
-  }
-  const ReplyPlace place =
-      SpliceReplies(*context.tokenizer, SpliceScope(api_key, request.common.cache_salt),
-                    *context.turns, &encoded.value(), &out.spec.splices);
-  out.spec.common = std::move(request.common);
   out.spec.is_chat = true;
   out.spec.include_reasoning = request.include_reasoning;
-  out.spec.prompt_field = "messages";
-  Prompt prompt;
-  prompt.ids = std::move(encoded->ids);
-  prompt.starts_in_reasoning = encoded->starts_in_reasoning;
-  prompt.continues_message = encoded->continues_message;
-  prompt.place = place;
-  NumberTurns(request.messages, &prompt);
-  out.spec.forgets_reasoning = encoded->forgets_reasoning;
-  if (context.options->idle_prefill) {
-    out.spec.messages = std::move(request.messages);
-    out.spec.chat = std::move(request.chat);
+  if (request.input_ids.empty()) {
+    out.error = EncodeMessages(context, api_key, &request, &out.spec);
+    if (out.error.any()) return out;
+  } else {
+    Prompt prompt;
+    prompt.starts_in_reasoning = EndsInReasoning(*context.tokenizer, request.input_ids);
+    prompt.ids = std::move(request.input_ids);
+    out.spec.prompts.push_back(std::move(prompt));
+    out.spec.prompt_field = "input_ids";
   }
-  out.spec.prompts.push_back(std::move(prompt));
+  ReadCalls(request.tools, &out.spec.reply);
+  out.spec.rules.output = std::move(request.common.output);
+  out.spec.rules.tools = std::move(request.tools);
+  out.spec.common = std::move(request.common);
   out.error = CheckPrompts(context, out.spec);
   return out;
 }
@@ -111,10 +141,18 @@ std::vector<int32_t> NextTurn(const PromptContext& context, GenerationSpec spec,
   answer.role = "assistant";
   answer.content = reply.content;
   if (spec.include_reasoning) answer.reasoning = reply.reasoning;
-  ChatMessage question;  // whatever it will be
-  question.role = "user";
+  answer.tool_calls = reply.calls;
+  for (size_t i = 0; i < answer.tool_calls.size(); ++i) answer.tool_calls[i].id = std::to_string(i);
   spec.messages.push_back(std::move(answer));
-  spec.messages.push_back(std::move(question));
+  // Whatever the question or the results will be.
+  ChatMessage next;
+  next.role = "user";
+  for (size_t i = 0; i < reply.calls.size(); ++i) {
+    next.role = "tool";
+    next.tool_call_id = std::to_string(i);
+    spec.messages.push_back(next);
+  }
+  if (reply.calls.empty()) spec.messages.push_back(std::move(next));
   auto encoded = EncodeChat(*context.tokenizer, spec.messages, spec.chat);
   if (!encoded.ok() || encoded->replies.empty()) return {};
   SpliceCounts counts;
@@ -156,6 +194,7 @@ Prepared PrepareCompletion(const PromptContext& context, std::string_view body,
     prompt.ids = std::move(ids);
     out.spec.prompts.push_back(std::move(prompt));
   }
+  out.spec.rules.output = std::move(request.common.output);
   out.spec.common = std::move(request.common);
   out.error = CheckPrompts(context, out.spec);
   return out;

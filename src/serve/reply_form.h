@@ -13,6 +13,7 @@
 #include "seacliff/text.h"
 #include "serve/api_error.h"
 #include "serve/requests.h"
+#include "serve/rules.h"
 #include "serve/splice.h"
 
 namespace seacliff::serve {
@@ -31,8 +32,11 @@ struct GenerationSpec {
   std::vector<Prompt> prompts;
   bool is_chat = false;  // reasoning is parsed out; stop strings count in the content only
   bool include_reasoning = true;
+  // Of a chat: what the request says of tool calls. The rest is filled in for each prompt.
+  ReplyOptions reply;
   std::string_view prompt_field = "prompt";  // what errors call the prompt
   SpliceCounts splices;
+  RuleSpec rules;
   // Of a chat, for the prompt of its next turn (NextTurn in service.h).
   std::vector<ChatMessage> messages;
   ChatOptions chat;
@@ -45,6 +49,10 @@ struct Piece {
   ReplyPart part = ReplyPart::kContent;
   std::string text;
   std::vector<Token> tokens;
+  int32_t call = -1;  // of a tool call, as ReplyDelta's; -1: only tokens
+  std::string name;
+
+  bool has_text() const { return !text.empty() || !name.empty(); }
 };
 
 struct Choice {
@@ -52,6 +60,7 @@ struct Choice {
   size_t prompt = 0;  // into GenerationSpec::prompts
   int32_t completion_tokens = 0, reasoning_tokens = 0, cached_tokens = 0;
   std::string reasoning, content;
+  std::vector<ChatToolCall> calls;  // once it ended
   std::vector<Token> reasoning_tokens_kept, content_tokens_kept;
   std::vector<int32_t> ids;   // if the client wants them; the end token included
   size_t ids_sent = 0;        // of a stream
@@ -67,7 +76,8 @@ struct Usage {
 
 struct ReplyState {
   GenerationSpec spec;
-  std::string id;  // "chatcmpl-..."
+  std::string id;           // "chatcmpl-..."
+  std::string call_prefix;  // of the ids of tool calls, this reply's own: "call_..."
   std::string model;
   int64_t created = 0;  // seconds since 1970
   std::vector<Choice> choices;

@@ -40,6 +40,11 @@ class ReplyReader {
     const auto* parser = std::get_if<ReplyParser>(&reader_);
     return parser ? parser->part() : ReplyPart::kContent;
   }
+  // Null for a completion.
+  const ReplyCalls* calls() const {
+    const auto* parser = std::get_if<ReplyParser>(&reader_);
+    return parser ? &parser->calls() : nullptr;
+  }
   int32_t reasoning_tokens() const {
     const auto* parser = std::get_if<ReplyParser>(&reader_);
     return parser ? parser->reasoning_tokens() : 0;

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <limits>
 
@@ -14,7 +15,9 @@ using simdjson::dom::element;
 constexpr int64_t kMaxInt32 = std::numeric_limits<int32_t>::max();
 constexpr int64_t kMaxInt64 = std::numeric_limits<int64_t>::max();
 constexpr int64_t kMinInt64 = std::numeric_limits<int64_t>::min();
-constexpr size_t kMaxStops = 16;
+constexpr size_t kMaxStops = 16, kMaxStopBytes = 4096;  // bytes: of all together
+// What every step looks through for the sake of one request is kept short.
+constexpr size_t kMaxBiases = 4096, kMaxStopIds = 4096;
 constexpr double kMaxTimeout = 7 * 86400;
 constexpr const char* kPromptForms =
     "must be a string, a list of strings, a list of token ids or a list of such lists";
@@ -33,7 +36,6 @@ constexpr const char* kNotYet[] = {
     "guided_regex",
     "guided_choice",
     "guided_grammar",
-    "structured_outputs",
     "structural_tag",
     "functions",
     "function_call",
@@ -42,15 +44,6 @@ constexpr const char* kNotYet[] = {
     "ebnf",
     "json_schema",
 };
-
-// null (never seen here), false, 0, "", [] and {}.
-bool SaysOff(element value) {
-  if (value.is_bool()) return !bool(value);
-  if (value.is_number()) return double(value) == 0;
-  if (value.is_string()) return std::string_view(value).empty();
-  if (value.is_array()) return simdjson::dom::array(value).size() == 0;
-  return value.is_object() && simdjson::dom::object(value).size() == 0;
-}
 
 void ReadLogitBias(Fields* fields, SamplingParams* sampling) {
   const auto map = fields->Object("logit_bias");
@@ -66,6 +59,9 @@ void ReadLogitBias(Fields* fields, SamplingParams* sampling) {
         bias > 100) {
       return fields->Fail("logit_bias",
                           fmt::format("the value of \"{}\" must be between -100 and 100", key));
+    }
+    if (sampling->logit_bias.size() == kMaxBiases) {
+      return fields->Fail("logit_bias", fmt::format("at most {} tokens", kMaxBiases));
     }
     sampling->logit_bias.emplace_back(id, static_cast<float>(bias));
   }
@@ -155,7 +151,8 @@ ApiError ParseBody(std::string_view body, JsonDocument* document, simdjson::dom:
   return {};
 }
 
-void ReadCommon(Fields* fields, const ServeOptions& options, CommonRequest* request) {
+void ReadCommon(std::string_view body, Fields* fields, const ServeOptions& options,
+                CommonRequest* request) {
   request->sampling = options.default_sampling;
   fields->String("model", &request->model);
   fields->Bool("stream", &request->stream);
@@ -167,10 +164,18 @@ void ReadCommon(Fields* fields, const ServeOptions& options, CommonRequest* requ
   fields->Int("max_tokens", 1, kMaxInt32, &request->max_tokens);
   ReadSampling(fields, &request->sampling);
   fields->Strings("stop", kMaxStops, &request->stop);
+  size_t stop_bytes = 0;
   for (const std::string& stop : request->stop) {
     if (stop.empty()) fields->Fail("stop", "must not hold an empty string");
+    stop_bytes += stop.size();
+  }
+  if (stop_bytes > kMaxStopBytes) {
+    fields->Fail("stop", fmt::format("at most {} bytes in all", kMaxStopBytes));
   }
   fields->Ints("stop_token_ids", 0, kMaxInt32, &request->stop_token_ids);
+  if (request->stop_token_ids.size() > kMaxStopIds) {
+    fields->Fail("stop_token_ids", fmt::format("at most {} ids", kMaxStopIds));
+  }
   fields->Bool("ignore_eos", &request->ignore_eos);
   fields->Bool("skip_special_tokens", &request->skip_special_tokens);
   fields->Bool("include_stop_str_in_output", &request->include_stop);
@@ -187,15 +192,20 @@ void ReadCommon(Fields* fields, const ServeOptions& options, CommonRequest* requ
     const auto found = fields->Find(name);
     if (found && !SaysOff(*found)) fields->Fail(NotSupportedYet(name));
   }
-  if (auto format = fields->Object("response_format")) {
-    std::string type = "text";
-    format->String("type", &type);
-    if (type != "text") {
-      ApiError error = NotSupportedYet("response_format");
-      error.message = fmt::format("response_format: the type \"{}\" is not supported yet", type);
-      fields->Fail(std::move(error));
-    }
+  fields->String("request_id", &request->request_id);
+  if (fields->Has("request_id") && !IsPlainId(request->request_id)) {
+    fields->Fail("request_id", "must be 1 to 128 printable ASCII characters without spaces");
   }
+  ReadOutputRule(body, fields, &request->output, &request->output_appendix);
+  // The end of such a reply is an end token, behind which nothing can be right.
+  if (request->output.any() && request->ignore_eos) {
+    fields->Fail("ignore_eos", fmt::format("cannot go with {}", request->output.field));
+  }
+}
+
+bool IsPlainId(std::string_view id) {
+  return !id.empty() && id.size() <= 128 &&
+         std::all_of(id.begin(), id.end(), [](char c) { return c > ' ' && c < 0x7F; });
 }
 
 ApiError ParseCompletionRequest(std::string_view body, const ServeOptions& options,
@@ -206,7 +216,7 @@ ApiError ParseCompletionRequest(std::string_view body, const ServeOptions& optio
   if (error.any()) return error;
   Fields fields(object, "", &error);
   CommonRequest& common = request->common;
-  ReadCommon(&fields, options, &common);
+  ReadCommon(body, &fields, options, &common);
   if (common.max_tokens == 0) common.max_tokens = 16;  // the API's own default
   if (common.sampling.min_tokens > common.max_tokens) {
     fields.Fail("min_tokens", "must not be larger than max_tokens");
@@ -240,6 +250,8 @@ ApiError ParseTokenizeRequest(std::string_view body, const ServeOptions& options
   fields.Bool("return_token_strs", &request->return_token_strs);
   request->is_chat = fields.Has("messages");
   if (request->is_chat) {
+    CommonRequest& common = request->chat.common;
+    ReadOutputRule(body, &fields, &common.output, &common.output_appendix);
     ReadChat(body, &fields, options, &request->chat);
   } else if (fields.Has("prompt")) {
     fields.String("prompt", &request->prompt);

@@ -13,6 +13,7 @@
 #include "serve/api_error.h"
 #include "serve/fields.h"
 #include "serve/options.h"
+#include "serve/rules.h"
 
 namespace seacliff::serve {
 
@@ -32,7 +33,10 @@ struct CommonRequest {
   bool return_token_ids = false;
   int32_t priority = 0;
   std::string cache_salt;
-  float timeout = 0;  // seconds from its arrival that it may take; 0: any
+  float timeout = 0;       // seconds from its arrival that it may take; 0: any
+  std::string request_id;  // the client's; "" if it gave none
+  OutputRule output;
+  std::string output_appendix;  // what a chat's prompt says about it: JSON text, or ""
 };
 
 struct CompletionRequest {
@@ -46,7 +50,10 @@ struct CompletionRequest {
 struct ChatRequest {
   CommonRequest common;
   std::vector<ChatMessage> messages;
+  // The prompt, in place of messages.
+  std::vector<int32_t> input_ids;
   ChatOptions chat;  // profile is left alone
+  ToolRules tools;
   bool include_reasoning = true;
 };
 
@@ -72,9 +79,13 @@ struct DetokenizeRequest {
 ApiError ParseDetokenizeRequest(std::string_view body, DetokenizeRequest* request);
 
 // Pieces of the above that other kinds of request will use too.
-void ReadCommon(Fields* fields, const ServeOptions& options, CommonRequest* request);
+void ReadCommon(std::string_view body, Fields* fields, const ServeOptions& options,
+                CommonRequest* request);
+// `request->common` is read already.
 void ReadChat(std::string_view body, Fields* fields, const ServeOptions& options,
               ChatRequest* request);
+// Fit for a header and a log: printable ASCII without spaces, not too long.
+bool IsPlainId(std::string_view id);
 // The request body as an object; `document` keeps it alive.
 ApiError ParseBody(std::string_view body, JsonDocument* document, simdjson::dom::object* object);
 

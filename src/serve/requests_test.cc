@@ -1,6 +1,7 @@
 // Parsing of request bodies: every fault names its field, every form is taken.
 #include "serve/requests.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -19,6 +20,14 @@ ApiError Completion(json fields, CompletionRequest* request) {
   json body = {{"prompt", "hi"}};
   body.update(fields);
   return ParseCompletionRequest(body.dump(), ServeOptions(), request);
+}
+
+json Tool(json function) { return {{"type", "function"}, {"function", function}}; }
+
+json ManyBiases() {
+  json out = json::object();
+  for (int i = 0; i < 5000; ++i) out[std::to_string(i)] = 1;
+  return out;
 }
 
 struct Fault {
@@ -56,12 +65,15 @@ TEST(Requests, EveryFaultNamesItsField) {
       {{{"stop", {"a", 5}}}, "stop"},
       {{{"stop", {""}}}, "stop"},
       {{{"stop", json(std::vector<std::string>(17, "x"))}}, "stop"},
+      {{{"stop", std::string(5000, 'x')}}, "stop"},
       {{{"stop_token_ids", {"a"}}}, "stop_token_ids"},
+      {{{"stop_token_ids", std::vector<int>(5000, 1)}}, "stop_token_ids"},
       {{{"stop_token_ids", {-1}}}, "stop_token_ids"},
       {{{"ignore_eos", "yes"}}, "ignore_eos"},
       {{{"logit_bias", {{"x", 1}}}}, "logit_bias"},
       {{{"logit_bias", {{"5", 101}}}}, "logit_bias"},
       {{{"logit_bias", {1, 2}}}, "logit_bias"},
+      {{{"logit_bias", ManyBiases()}}, "logit_bias"},
       {{{"model", 5}}, "model"},
       {{{"priority", 1.5}}, "priority"},
       {{{"cache_salt", 7}}, "cache_salt"},
@@ -69,9 +81,32 @@ TEST(Requests, EveryFaultNamesItsField) {
       {{{"best_of", 3}}, "best_of"},
       {{{"suffix", "x"}}, "suffix"},
       {{{"guided_json", {{"type", "object"}}}}, "guided_json"},
-      {{{"structured_outputs", {{"regex", "a"}}}}, "structured_outputs"},
       {{{"prompt_logprobs", 1}}, "prompt_logprobs"},
-      {{{"response_format", {{"type", "json_object"}}}}, "response_format"},
+      {{{"request_id", "a b"}}, "request_id"},
+      {{{"request_id", ""}}, "request_id"},
+      {{{"response_format", "json"}}, "response_format"},
+      {{{"response_format", {{"type", "xml"}}}}, "response_format.type"},
+      {{{"response_format", {{"type", "json_schema"}}}}, "response_format.json_schema"},
+      {{{"response_format", {{"type", "json_schema"}, {"json_schema", {{"name", "x"}}}}}},
+       "response_format.json_schema.schema"},
+      {{{"response_format",
+         {{"type", "json_schema"},
+          {"json_schema", {{"schema", {{"type", "string"}}}, {"strict", 1}}}}}},
+       "response_format.json_schema.strict"},
+      {{{"structured_outputs", "json"}}, "structured_outputs"},
+      {{{"structured_outputs", {{"jsn", "a"}}}}, "structured_outputs"},
+      {{{"structured_outputs", {{"regex", "a"}, {"json", {{"type", "object"}}}}}},
+       "structured_outputs"},
+      {{{"structured_outputs", {{"regex", 5}}}}, "structured_outputs.regex"},
+      {{{"structured_outputs", {{"regex", ""}}}}, "structured_outputs.regex"},
+      {{{"structured_outputs", {{"choice", json::array()}}}}, "structured_outputs.choice"},
+      {{{"structured_outputs", {{"choice", "a"}}}}, "structured_outputs.choice"},
+      {{{"structured_outputs", {{"choice", {1}}}}}, "structured_outputs.choice"},
+      {{{"structured_outputs", {{"json", 5}}}}, "structured_outputs.json"},
+      {{{"structured_outputs", {{"structural_tag", "{}"}}}}, "structured_outputs.structural_tag"},
+      {{{"structured_outputs", {{"regex", "a"}}}, {"response_format", {{"type", "json_object"}}}},
+       "structured_outputs"},
+      {{{"structured_outputs", {{"regex", "a"}}}, {"ignore_eos", true}}, "ignore_eos"},
   };
   for (const Fault& fault : faults) {
     ChatRequest chat;
@@ -88,6 +123,8 @@ TEST(Requests, EveryFaultNamesItsField) {
 
 TEST(Requests, ChatFaultsNameTheirField) {
   const auto message = [](json value) { return json{{"messages", json::array({value})}}; };
+  const auto tools = [](std::vector<json> list) { return json{{"tools", list}}; };
+  const json call = {{"id", "1"}, {"function", {{"name", "f"}, {"arguments", "{}"}}}};
   const Fault faults[] = {
       {{{"messages", nullptr}}, "messages"},
       {{{"messages", "hi"}}, "messages"},
@@ -112,10 +149,49 @@ TEST(Requests, ChatFaultsNameTheirField) {
       {{{"reasoning_effort", 3}}, "reasoning_effort"},
       {{{"chat_template_kwargs", {{"thinking", 1}}}}, "chat_template_kwargs.thinking"},
       {{{"tools", "x"}}, "tools"},
-      {{{"tools", {"x"}}}, "tools"},
+      {{{"tools", {"x"}}}, "tools[0]"},
+      {tools({{{"type", "custom"}, {"custom", {{"name", "f"}}}}}), "tools[0].type"},
+      {tools({{{"type", "function"}}}), "tools[0].function"},
+      {tools({{{"type", "function"}, {"function", "f"}}}), "tools[0].function"},
+      {tools({Tool({{"name", "a b"}})}), "tools[0].function.name"},
+      {tools({Tool({{"name", "a\""}})}), "tools[0].function.name"},
+      {tools({Tool({{"name", std::string(129, 'a')}})}), "tools[0].function.name"},
+      {tools({Tool({{"name", "f"}}), Tool({{"name", "f"}})}), "tools[1].function.name"},
+      {tools({Tool({{"name", "f"}, {"strict", "yes"}})}), "tools[0].function.strict"},
+      {tools({Tool({{"name", "f"}, {"parameters", "x"}})}), "tools[0].function.parameters"},
+      {tools({Tool({{"name", "f"}, {"description", 1}})}), "tools[0].function.description"},
+      {tools(std::vector<json>(513, json::object())), "tools"},
       {{{"tool_choice", "required"}}, "tool_choice"},
-      {{{"tool_choice", {{"type", "function"}}}}, "tool_choice"},
       {{{"tool_choice", "perhaps"}}, "tool_choice"},
+      {{{"tool_choice", 5}}, "tool_choice"},
+      {{{"tool_choice", {{"type", "function"}}}}, "tool_choice.function"},
+      {{{"tool_choice", {{"type", "allowed_tools"}}}}, "tool_choice.type"},
+      {{{"tool_choice", {{"type", "function"}, {"function", {{"name", "g"}}}}},
+        {"tools", {Tool({{"name", "f"}})}}},
+       "tool_choice.function.name"},
+      {{{"tool_choice", "required"},
+        {"tools", {Tool({{"name", "f"}})}},
+        {"response_format", {{"type", "json_object"}}}},
+       "tool_choice"},
+      {{{"parallel_tool_calls", "no"}}, "parallel_tool_calls"},
+      {message({{"role", "tool"}, {"content", "42"}}), "messages[0].role"},
+      {message({{"role", "user"}, {"tool_calls", {call}}}), "messages[0].tool_calls"},
+      {message({{"role", "user"}, {"content", "x"}, {"prefix", true}}), "messages[0].prefix"},
+      {message({{"role", "assistant"}, {"tool_calls", {{{"type", "custom"}}}}}),
+       "messages[0].tool_calls[0].type"},
+      {{{"messages", {{{"role", "user"}, {"content", "x"}, {"task", "query"}}}},
+        {"task", "domain"}},
+       "task"},
+      {{{"messages", {{{"role", "assistant"}, {"content", "x"}, {"prefix", true}}}},
+        {"response_format", {{"type", "json_object"}}}},
+       "messages[0].prefix"},
+      {{{"messages", {{{"role", "assistant"}, {"content", "x"}}}},
+        {"continue_final_message", true},
+        {"response_format", {{"type", "json_object"}}}},
+       "continue_final_message"},
+      {{{"input_ids", {1, 2}}}, "input_ids"},
+      {{{"messages", nullptr}, {"input_ids", json::array()}}, "input_ids"},
+      {{{"messages", nullptr}, {"input_ids", {-1}}}, "input_ids"},
       {{{"add_generation_prompt", false}}, "add_generation_prompt"},
   };
   for (const Fault& fault : faults) {
@@ -276,6 +352,127 @@ TEST(Requests, MessagesArrive) {
   ASSERT_EQ(chat.chat.tools.size(), 1u);
   EXPECT_EQ(chat.chat.tools[0],
             R"({"type": "function", "function": {"name": "f", "parameters": {"k": 1e30}}})");
+}
+
+TEST(Requests, ToolsArrive) {
+  const std::string body = R"({"messages": [{"role": "user", "content": "x"}], "tools": [
+      {"type": "function", "function": {"name": "f", "strict": true,
+                                        "parameters": {"maximum": 1e30}}},
+      {"name": "天気.now", "parameters": null}],
+      "parallel_tool_calls": false})";
+  ChatRequest chat;
+  const ApiError error = ParseChatRequest(body, ServeOptions(), &chat);
+  ASSERT_FALSE(error.any()) << error.message;
+  EXPECT_EQ(chat.tools.use, ToolUse::kAuto);
+  EXPECT_TRUE(chat.tools.one_call);
+  ASSERT_EQ(chat.tools.tools.size(), 2u);
+  EXPECT_EQ(chat.tools.tools[0].name, "f");
+  EXPECT_EQ(chat.tools.tools[0].parameters, R"({"maximum": 1e30})");
+  EXPECT_TRUE(chat.tools.tools[0].strict);
+  EXPECT_EQ(chat.tools.tools[1].name, "天気.now");
+  EXPECT_EQ(chat.tools.tools[1].parameters, "");
+  EXPECT_FALSE(chat.tools.tools[1].strict);
+  EXPECT_EQ(chat.chat.tools.size(), 2u);
+}
+
+TEST(Requests, ToolChoices) {
+  const json tools = {Tool({{"name", "f"}}), Tool({{"name", "g"}})};
+  const json named = {{"type", "function"}, {"function", {{"name", "g"}}}};
+  ChatRequest automatic, none, required, one;
+  EXPECT_FALSE(Chat({{"tools", tools}, {"tool_choice", "auto"}}, &automatic).any());
+  EXPECT_EQ(automatic.tools.use, ToolUse::kAuto);
+  EXPECT_FALSE(automatic.tools.one_call);
+  EXPECT_FALSE(Chat({{"tools", tools}, {"tool_choice", "none"}}, &none).any());
+  EXPECT_EQ(none.tools.use, ToolUse::kNone);
+  EXPECT_TRUE(none.chat.tools.empty());
+  EXPECT_FALSE(Chat({{"tools", tools}, {"tool_choice", "required"}}, &required).any());
+  EXPECT_EQ(required.tools.use, ToolUse::kRequired);
+  EXPECT_EQ(required.tools.named, "");
+  EXPECT_FALSE(Chat({{"tools", tools}, {"tool_choice", named}}, &one).any());
+  EXPECT_EQ(one.tools.use, ToolUse::kRequired);
+  EXPECT_EQ(one.tools.named, "g");
+  EXPECT_TRUE(one.tools.one_call);
+  EXPECT_EQ(one.tools.tools.size(), 2u);
+  EXPECT_EQ(one.chat.tools.size(), 2u);
+}
+
+TEST(Requests, FormsOfOutput) {
+  using Kind = OutputRule::Kind;
+  const std::string messages = R"({"messages": [{"role": "user", "content": "x"}], )";
+  const struct {
+    const char* fields;
+    Kind kind;
+    const char* field;
+    const char* text;
+    const char* appendix;
+  } cases[] = {
+      {R"("response_format": {"type": "text"}})", Kind::kNone, "", "", ""},
+      {R"("response_format": {"type": "json_object"}})", Kind::kJsonObject, "response_format", "",
+       R"({"type": "json_object"})"},
+      {R"("response_format": {"type": "json_schema", "json_schema":
+          {"name": "n", "schema": {"maximum": 1.0e30}}}})",
+       Kind::kJsonSchema, "response_format.json_schema.schema", R"({"maximum": 1.0e30})",
+       R"({"maximum": 1.0e30})"},
+      {R"("structured_outputs": {"json": {"const": 1.50e3}}})", Kind::kJsonSchema,
+       "structured_outputs.json", R"({"const": 1.50e3})", ""},
+      {R"("structured_outputs": {"json": "{\"type\": \"object\"}"}})", Kind::kJsonSchema,
+       "structured_outputs.json", R"({"type": "object"})", ""},
+      {R"("structured_outputs": {"json": true}})", Kind::kJsonSchema, "structured_outputs.json",
+       "true", ""},
+      {R"("structured_outputs": {"regex": "a+"}})", Kind::kRegex, "structured_outputs.regex", "a+",
+       ""},
+      {R"("structured_outputs": {"grammar": "root ::= x"}})", Kind::kGrammar,
+       "structured_outputs.grammar", "root ::= x", ""},
+      {R"("structured_outputs": {"json_object": true, "regex": null}})", Kind::kJsonObject,
+       "structured_outputs.json_object", "", ""},
+      {R"("structured_outputs": null})", Kind::kNone, "", "", ""},
+  };
+  for (const auto& row : cases) {
+    ChatRequest chat;
+    const ApiError error = ParseChatRequest(messages + row.fields, ServeOptions(), &chat);
+    EXPECT_FALSE(error.any()) << row.fields << error.message;
+    EXPECT_EQ(chat.common.output.kind, row.kind) << row.fields;
+    EXPECT_EQ(chat.common.output.field, row.field);
+    EXPECT_EQ(chat.common.output.text, row.text);
+    EXPECT_EQ(chat.chat.response_format, row.appendix);
+  }
+  ChatRequest chat;
+  EXPECT_FALSE(Chat({{"structured_outputs", {{"choice", {"a", "b"}}}}}, &chat).any());
+  EXPECT_EQ(chat.common.output.choices, (std::vector<std::string>{"a", "b"}));
+}
+
+// A field is the same however its name is spelt, and the first of two counts.
+TEST(Requests, NamesMayBeSpeltWithEscapes) {
+  const std::string tool = R"({"type": "function", "function": {"name": "f", "parameters": {}}})";
+  const std::string escaped =
+      R"({"type": "function", "functi\u006fn": {"name": "f", "par\u0061meters": {}}})";
+  for (const std::string& one : {tool, escaped}) {
+    for (const char* name : {"tools", "to\\u006fls"}) {
+      const std::string body = fmt::format(
+          R"({{"messages": [{{"role": "user", "content": "x"}}], "{}": [{}], "tools": 5,
+              "structur\u0065d_outputs": {{"js\u006fn": {{"type": "null"}}}}}})",
+          name, one);
+      ChatRequest chat;
+      const ApiError error = ParseChatRequest(body, ServeOptions(), &chat);
+      EXPECT_FALSE(error.any()) << body << error.message;
+      ASSERT_EQ(chat.tools.tools.size(), 1u);
+      EXPECT_EQ(chat.tools.tools[0].parameters, "{}");
+      EXPECT_EQ(chat.chat.tools, std::vector<std::string>{one});
+      EXPECT_EQ(chat.common.output.text, R"({"type": "null"})");
+    }
+  }
+}
+
+TEST(Requests, ATaskIsTheLastMessages) {
+  ChatRequest chat;
+  EXPECT_FALSE(Chat({{"task", "query"}}, &chat).any());
+  EXPECT_EQ(chat.messages.back().task, "query");
+}
+
+TEST(Requests, InputIdsStandForMessages) {
+  ChatRequest chat;
+  EXPECT_FALSE(Chat({{"messages", nullptr}, {"input_ids", {3, 4}}}, &chat).any());
+  EXPECT_EQ(chat.input_ids, (std::vector<int32_t>{3, 4}));
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ constexpr Route kRoutes[] = {
 };
 // clang-format on
 
-constexpr std::string_view kMount = "/v1";
+constexpr std::string_view kMounts[] = {"/v1", "/beta"};
 constexpr std::string_view kRest = "{id}";
 
 // True if `path` is the route's; the part that "{id}" stands for goes to `rest`.
@@ -43,8 +43,11 @@ bool Matches(std::string_view pattern, std::string_view path, std::string* rest)
 std::span<const Route> Routes() { return kRoutes; }
 
 RouteMatch FindRoute(std::string_view method, std::string_view path) {
-  if (path.starts_with(kMount) && path.size() > kMount.size() && path[kMount.size()] == '/') {
-    path.remove_prefix(kMount.size());
+  for (const std::string_view mount : kMounts) {
+    if (path.starts_with(mount) && path.substr(mount.size()).starts_with('/')) {
+      path.remove_prefix(mount.size());
+      break;
+    }
   }
   if (path.size() > 1 && path.ends_with('/')) path.remove_suffix(1);
   RouteMatch match;
@@ -69,6 +72,7 @@ std::string DescribeRoutes() {
     fmt::format_to(std::back_inserter(out), "{:<7}{:<36}{:<6}{}\n", route.method,
                    fmt::format("[/v1]{}", route.path), route.needs_key ? "yes" : "-", route.doc);
   }
+  out += "/beta in place of /v1 does too\n";
   out += "key: needs the API key, if the server has one (--api-key)\n";
   return out;
 }

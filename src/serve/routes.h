@@ -12,7 +12,8 @@ struct Call;
 
 struct Route {
   const char* method;
-  const char* path;  // mounted as it stands and under /v1; a last "{id}" takes the rest of the path
+  const char*
+      path;  // mounted as it stands, under /v1 and /beta; a last "{id}" takes the rest of the path
   void (Service::*handler)(Call call);
   bool needs_key;     // where the server has an API key
   bool needs_engine;  // 503 until the model is loaded

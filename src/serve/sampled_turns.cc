@@ -24,7 +24,7 @@ uint64_t TurnHash(uint64_t scope, std::string_view text) {
 }
 
 size_t SampledTurns::Cost(const Turn& turn) {
-  return kTurnBytes + turn.ids.size() * sizeof(turn.ids[0]);
+  return kTurnBytes + turn.ids.size() * sizeof(turn.ids[0]) + turn.calls.size();
 }
 
 void SampledTurns::Remove(Order::iterator turn) {
@@ -35,8 +35,8 @@ void SampledTurns::Remove(Order::iterator turn) {
   order_.erase(turn);
 }
 
-void SampledTurns::Add(const Key& key, std::span<const int32_t> ids) {
-  Turn turn{key, {ids.begin(), ids.end()}};
+void SampledTurns::Add(const Key& key, std::span<const int32_t> ids, std::string_view calls) {
+  Turn turn{key, {ids.begin(), ids.end()}, std::string(calls)};
   const std::lock_guard lock(mutex_);
   // Sampled again with the same text: the newer ids are the ones that the cache has for sure.
   if (const auto known = turns_.find(key); known != turns_.end()) Remove(known->second);
@@ -54,11 +54,11 @@ SampledTurns::Found SampledTurns::Find(const Key& key) {
   const auto found = turns_.find(key);
   if (found != turns_.end()) {
     order_.splice(order_.end(), order_, found->second);
-    return {found->second->ids, Miss::kUnknown};
+    return {found->second->ids, found->second->calls, Miss::kUnknown};
   }
-  if (befores_.contains(key.before)) return {std::nullopt, Miss::kEdited};
-  if (texts_.contains(key.text)) return {std::nullopt, Miss::kTemplate};
-  return {std::nullopt, Miss::kUnknown};
+  if (befores_.contains(key.before)) return {std::nullopt, "", Miss::kEdited};
+  if (texts_.contains(key.text)) return {std::nullopt, "", Miss::kTemplate};
+  return {};
 }
 
 size_t SampledTurns::bytes() const {

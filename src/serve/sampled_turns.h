@@ -2,9 +2,9 @@
 // can be a prompt of the same ids: the tokens that are in the prefix cache, where encoding its text
 // again might give others.
 //
-// A turn is known by its text and by all tokens before it, so a turn is replaced only where it was
-// sampled. It knows no text and no tokenizer, only hashes of both; who takes ids out of it compares
-// their text with what is to be replaced (splice.h).
+// A turn is known by its text, its tool calls and all tokens before it, so a turn is replaced only
+// where it was sampled. It knows no tokenizer, only hashes; who takes ids out of it compares their
+// text and calls with what is to be replaced (splice.h).
 //
 // Thread safety: every method may be called from any thread.
 #pragma once
@@ -15,6 +15,7 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
@@ -37,13 +38,15 @@ class SampledTurns {
   };
   struct Found {
     std::optional<std::vector<int32_t>> ids;
+    std::string calls;
     Miss miss = Miss::kUnknown;  // without ids
   };
 
   // Keeps at most so many bytes; the turns that were used least recently go first.
   explicit SampledTurns(size_t bytes) : most_(bytes) {}
 
-  void Add(const Key& key, std::span<const int32_t> ids);
+  // `calls`: what the key stands for beside the text of the ids (CallsKey), if anything.
+  void Add(const Key& key, std::span<const int32_t> ids, std::string_view calls = "");
   Found Find(const Key& key);
 
   size_t bytes() const;
@@ -53,6 +56,7 @@ class SampledTurns {
   struct Turn {
     Key key;
     std::vector<int32_t> ids;
+    std::string calls;
   };
   struct KeyHash {
     size_t operator()(const Key& key) const { return key.before ^ (key.text * 0x9E3779B97F4A7C15); }

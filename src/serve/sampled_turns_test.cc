@@ -31,6 +31,16 @@ TEST(SampledTurns, GivesWhatWasSampledThereAndNowhereElse) {
   EXPECT_FALSE(turns.Find(KeyOf({1}, "ok")).ids);
 }
 
+TEST(SampledTurns, KeepsWhatAKeyStandsFor) {
+  SampledTurns turns(10'000);
+  turns.Add(KeyOf({1}, "ok"), Ids{5});
+  const size_t bytes = turns.bytes();
+  turns.Add(KeyOf({2}, "ok"), Ids{5}, "calls");
+  EXPECT_EQ(turns.Find(KeyOf({1}, "ok")).calls, "");
+  EXPECT_EQ(turns.Find(KeyOf({2}, "ok")).calls, "calls");
+  EXPECT_EQ(turns.bytes(), 2 * bytes + 5);
+}
+
 TEST(SampledTurns, SaysWhyATurnIsNotThere) {
   SampledTurns turns(10'000);
   turns.Add(KeyOf({1, 2}, "ok"), Ids{5, 6});

@@ -36,11 +36,13 @@ TEST(Routes, AreFoundWithAndWithoutMount) {
     if (path.ends_with("{id}")) path.replace(path.size() - 4, 4, "a/b");
     EXPECT_EQ(FindRoute(route.method, path).route, &route);
     EXPECT_EQ(FindRoute(route.method, "/v1" + path).route, &route);
+    EXPECT_EQ(FindRoute(route.method, "/beta" + path).route, &route);
     EXPECT_EQ(FindRoute("DELETE", path).route, nullptr);
     EXPECT_FALSE(FindRoute("DELETE", path).allowed.empty());
   }
   EXPECT_EQ(FindRoute("GET", "/v1/models/a/b").rest, "a/b");
   EXPECT_EQ(FindRoute("GET", "/v1/v1/models").route, nullptr);
+  EXPECT_EQ(FindRoute("GET", "/beta/v1/models").route, nullptr);
   EXPECT_TRUE(FindRoute("GET", "/v1").allowed.empty());
   EXPECT_TRUE(FindRoute("GET", "/").allowed.empty());
 }

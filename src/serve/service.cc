@@ -29,11 +29,6 @@ bool SameSecret(std::string_view a, std::string_view b) {
   return difference == 0;
 }
 
-bool IsPlainId(std::string_view id) {
-  return !id.empty() && id.size() <= 128 &&
-         std::all_of(id.begin(), id.end(), [](char c) { return c > ' ' && c < 0x7F; });
-}
-
 int64_t SecondsSince1970() {
   return std::chrono::duration_cast<std::chrono::seconds>(
              std::chrono::system_clock::now().time_since_epoch())
@@ -62,6 +57,7 @@ void Service::Start(HttpServer* http) {
   http_ = http;
   workers_ = std::make_unique<Workers>(std::max(options_.workers, 1));
   host_.metrics = &metrics_;
+  host_.thinking_is_content = options_.thinking_is_content;
   host_.on_reply = [this](GenerationSpec* spec, SampledReply reply) {
     OnReply(spec, std::move(reply));
   };
@@ -76,6 +72,8 @@ void Service::Attach(Engine* engine, const Tokenizer* tokenizer, ChatProfile pro
   context_.vocab_size = engine->vocab_size();
   host_.engine = engine;
   host_.tokenizer = tokenizer;
+  grammars_ = std::make_unique<Grammars>(*tokenizer, profile);
+  context_.grammars = host_.grammars = grammars_.get();
   host_.banned.clear();
   for (const int32_t id : tokenizer->never_sampled_ids()) {
     if (id < context_.vocab_size) host_.banned.emplace_back(id, kBanned);
@@ -195,12 +193,24 @@ void Service::Generate(Call call, Prepare prepare, std::unique_ptr<ReplyForm> fo
   };
   const size_t size = call.request.body.size();
   auto work = std::make_shared<Work>(Work{std::move(call), {}, std::move(form)});
-  Offload(size, [this, work, prepare]() -> std::function<void()> {
+  const auto start = [this, work] {
+    StartGeneration(std::move(work->call), std::move(work->prepared), std::move(work->form));
+  };
+  // Compiling may take seconds, whatever the size of the body.
+  const auto compile = [this, work, start]() -> std::function<void()> {
+    const auto began = Clock::now();
+    work->prepared.error = CompileRules(*context_.grammars, &work->prepared.spec.rules);
+    const double seconds = std::chrono::duration<double>(Clock::now() - began).count();
+    return [this, start, seconds] {
+      metrics_.grammar_compile.Observe(seconds);
+      start();
+    };
+  };
+  Offload(size, [this, work, prepare, start, compile]() -> std::function<void()> {
     const HttpRequest& request = work->call.request;
     work->prepared = prepare(context_, request.body, KeyOf(request));
-    return [this, work] {
-      StartGeneration(std::move(work->call), std::move(work->prepared), std::move(work->form));
-    };
+    if (work->prepared.error.any() || !work->prepared.spec.rules.any()) return start;
+    return [this, compile] { Offload(SIZE_MAX, compile); };
   });
 }
 
@@ -220,7 +230,10 @@ void Service::StartGeneration(Call call, Prepared prepared, std::unique_ptr<Repl
   metrics_.splices.Add(spec.splices);
   for (const Prompt& prompt : spec.prompts) idle_prefill_.Forget(prompt.continues);
   ReplyState state;
-  state.id = std::string(form->id_prefix()) + NewId();
+  if (!spec.common.request_id.empty()) call.id = spec.common.request_id;
+  state.id = std::string(form->id_prefix()) +
+             (spec.common.request_id.empty() ? NewId() : spec.common.request_id);
+  state.call_prefix = "call_" + NewId();
   state.model = spec.common.model.empty() ? options_.model_names[0] : spec.common.model;
   state.created = SecondsSince1970();
   state.tokenizer = host_.tokenizer;

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "grammar/grammar.h"
 #include "seacliff/engine.h"
 #include "seacliff/text.h"
 #include "serve/api_error.h"
@@ -39,14 +40,15 @@ struct Call {
   std::string rest;  // of the path
 };
 
-// What the preparation of a prompt needs; constant but for the turns, which lock themselves, so
-// that workers may use it.
+// What the preparation of a prompt needs; constant but for the turns and the grammars, which lock
+// themselves, so that workers may use it.
 struct PromptContext {
   const ServeOptions* options = nullptr;
   const Tokenizer* tokenizer = nullptr;
   ChatProfile profile = ChatProfile::kPreview;
   int32_t max_model_len = 0, vocab_size = 0;
   SampledTurns* turns = nullptr;
+  const Grammars* grammars = nullptr;
 };
 
 struct Prepared {
@@ -132,6 +134,7 @@ class Service {
   std::unordered_map<uint64_t, std::unique_ptr<Generation>> generations_;
   std::unordered_map<RequestId, std::pair<uint64_t, size_t>> requests_;  // generation, choice
   SampledTurns turns_;
+  std::unique_ptr<Grammars> grammars_;
   IdlePrefill idle_prefill_;
   std::vector<Event> events_;
   uint64_t next_key_ = 1;

@@ -43,6 +43,32 @@ class PrefixHash {
   XXH3_state_t state_;
 };
 
+// How a block of calls is encoded, and what of a turn stands before it.
+constexpr std::string_view kBeforeCalls = "\n\n", kCallsBegin = "<\xFF｜DSML｜";
+std::string_view BeforeCalls(std::string_view spelling) {
+  return spelling.substr(0, spelling.find(kCallsBegin));
+}
+
+// Whether a sampled turn has this text, and then calls as all may be written.
+bool SaysBeforeCalls(std::string_view spelling, std::string_view text) {
+  const std::string_view before = BeforeCalls(spelling);
+  return before.size() < spelling.size() && before.starts_with(text) &&
+         before.find_first_not_of('\n', text.size()) == before.npos;
+}
+
+bool IsTurn(const Tokenizer& tokenizer, const SampledTurns::Found& found, std::string_view text,
+            std::string_view calls) {
+  const std::string spelling = Spelling(tokenizer, *found.ids);
+  return found.calls == calls &&
+         (calls.empty() ? spelling == text : SaysBeforeCalls(spelling, text));
+}
+
+// What a turn is found by. Its calls come back in the client's JSON.
+uint64_t TurnKey(uint64_t scope, std::string_view text, std::string_view calls) {
+  const uint64_t hash = TurnHash(scope, text);
+  return calls.empty() ? hash : TurnHash(hash, calls);
+}
+
 Unspliced ReasonOf(SampledTurns::Miss miss, const ReplySpan& span) {
   if (span.forgot_reasoning) return Unspliced::kReasoning;
   switch (miss) {
@@ -83,10 +109,11 @@ ReplyPlace SpliceReplies(const Tokenizer& tokenizer, uint64_t scope, SampledTurn
     // The reply to come goes on with this turn.
     const bool continued = prompt->continues_message && at == encoded.size();
     if (continued) place = {scope, hash.value(), span.begin, true};
-    const std::string text = Spelling(tokenizer, body);
-    SampledTurns::Found found = turns.Find({hash.value(), TurnHash(scope, text)});
-    // Hashes may collide; then the text is another one.
-    if (found.ids && Spelling(tokenizer, *found.ids) != text) found = {};
+    std::string text = Spelling(tokenizer, body);
+    if (!span.calls.empty()) text.resize(BeforeCalls(text).size() - kBeforeCalls.size());
+    SampledTurns::Found found = turns.Find({hash.value(), TurnKey(scope, text, span.calls)});
+    // Hashes may collide; then the turn is another one.
+    if (found.ids && !IsTurn(tokenizer, found, text, span.calls)) found = {};
     if (found.ids) {
       ++counts->spliced;
       take(*found.ids);
@@ -116,9 +143,16 @@ bool RememberReply(const Tokenizer& tokenizer, const ReplyPlace& place,
     text += kThinkEnd;
   }
   text += reply.content;
+  const std::string calls = CallsKey(reply.calls);
+  if (!reply.calls.empty() && (!reply.whole_calls || calls.empty())) return false;
   ids.insert(ids.end(), reply.ids.begin(), reply.ids.end());
   std::string spelling = Spelling(tokenizer, ids);
-  // A stop string was sampled, but is no part of the reply; nor is a block of tool calls.
+  if (!calls.empty()) {
+    if (!SaysBeforeCalls(spelling, text)) return false;
+    turns.Add({place.before, TurnKey(place.scope, text, calls)}, ids, calls);
+    return true;
+  }
+  // A stop string was sampled, but is no part of the reply; nor is a block of unwanted calls.
   std::string token;
   while (ids.size() > continued && spelling.size() > text.size()) {
     token.clear();
@@ -127,7 +161,7 @@ bool RememberReply(const Tokenizer& tokenizer, const ReplyPlace& place,
     ids.pop_back();
   }
   if (spelling != text) return false;
-  turns.Add({place.before, TurnHash(place.scope, text)}, ids);
+  turns.Add({place.before, TurnKey(place.scope, text, "")}, ids);
   return true;
 }
 

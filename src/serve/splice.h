@@ -46,8 +46,9 @@ struct ReplyPlace {
   bool known = false;   // false: nothing that is sampled there can be found again
 };
 
-// Puts sampled ids in the place of turns of the same text, and moves the spans of the others with
-// them. The text of a prompt does not change, nor where special tokens stand in it.
+// Puts sampled ids in the place of turns of the same text and of calls that are equal as JSON, and
+// moves the spans of the others with them. The text of a prompt does not change but for the
+// spelling of calls, and outside of calls special tokens stand where they stood.
 ReplyPlace SpliceReplies(const Tokenizer& tokenizer, uint64_t scope, SampledTurns& turns,
                          EncodedPrompt* prompt, SpliceCounts* counts);
 
@@ -56,11 +57,14 @@ struct SampledReply {
   size_t prompt = 0;               // of the generation
   std::vector<int32_t> ids;        // without the token that ended it
   std::string reasoning, content;  // what the client got
+  std::vector<ChatToolCall> calls;
+  bool whole_calls = false;  // ReplyCalls::whole
 };
 
 // Remembers a reply to a prompt, up to where its text ends. False, and nothing is remembered, if
 // its text is not what the client's copy of it will be encoded to, so that the ids could not be
-// used again: newlines around the reasoning, a character cut in half.
+// used again: newlines around the reasoning, a character cut in half, calls that are not as the
+// model should write them.
 bool RememberReply(const Tokenizer& tokenizer, const ReplyPlace& place,
                    const std::vector<int32_t>& prompt, bool starts_in_reasoning,
                    const SampledReply& reply, SampledTurns& turns);

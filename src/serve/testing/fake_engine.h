@@ -1,11 +1,12 @@
 // An engine without a model: each request gets the tokens of a script, one a step, from a thread of
-// its own, as the real one would give them.
+// its own, as the real one would give them; where its rules allow them.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <deque>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -38,6 +39,13 @@ class FakeEngine : public Engine {
   std::function<std::pair<int, Status>(const Request&)> fail = [](const Request&) {
     return std::pair(-1, OkStatus());
   };
+  // Tokens that a step gives a request, how long its first one takes, and whether its rules count.
+  struct Pace {
+    int tokens = 1;
+    std::chrono::milliseconds wait{0};
+    bool obey = true;
+  };
+  std::function<Pace(const Request&)> pace = [this](const Request&) { return Pace{tokens_a_step}; };
   int32_t max_len = 4096;
   int32_t vocab = 300;
   int tokens_a_step = 1;
@@ -50,9 +58,12 @@ class FakeEngine : public Engine {
     }
     changed_.notify_all();
   }
-  std::vector<Request> seen() const {
+  // All requests that were let in; they stay where they are.
+  std::vector<const Request*> seen() const {
     std::lock_guard lock(mutex_);
-    return seen_;
+    std::vector<const Request*> out;
+    for (const Request& request : seen_) out.push_back(&request);
+    return out;
   }
   size_t live() const {
     std::lock_guard lock(mutex_);
@@ -74,9 +85,10 @@ class FakeEngine : public Engine {
     if (!status.ok()) return status;
     {
       std::lock_guard lock(mutex_);
-      seen_.push_back(request);
-      Live live{request, std::move(sink), script(request), 0, false};
-      live_.emplace(request.id, std::move(live));
+      Request& kept = seen_.emplace_back(std::move(request));
+      const Pace how = pace(kept);
+      Live live{&kept, std::move(sink), script(kept), how, Clock::now() + how.wait};
+      live_.emplace(kept.id, std::move(live));
     }
     changed_.notify_all();
     return OkStatus();
@@ -108,10 +120,14 @@ class FakeEngine : public Engine {
   std::atomic<int32_t> waiting{0};
 
  private:
+  using Clock = std::chrono::steady_clock;
+
   struct Live {
-    Request request;
+    Request* request;
     EventSink sink;
     std::vector<int32_t> tokens;
+    Pace pace;
+    Clock::time_point begins;
     int given = 0;
     bool cancelled = false;
   };
@@ -147,45 +163,69 @@ class FakeEngine : public Engine {
 
   Event Step(Live* live) {
     Event event;
-    event.id = live->request.id;
+    event.id = live->request->id;
     if (live->cancelled) {
       event.finish = Finish::kCancelled;
       return event;
     }
-    if (paused_) return event;
-    const auto [after, error] = fail(live->request);
+    if (paused_ || Clock::now() < live->begins) return event;
+    const auto [after, error] = fail(*live->request);
     if (after == live->given) {
       event.finish = Finish::kError;
       event.error = error;
       return event;
     }
     event.cached_tokens = 2;
-    for (int i = 0; i < tokens_a_step && event.finish == Finish::kNone; ++i) {
+    for (int i = 0; i < live->pace.tokens && event.finish == Finish::kNone; ++i) {
       Token token;
       token.id = live->tokens[static_cast<size_t>(live->given) % live->tokens.size()];
+      const bool ruled = live->request->rules && live->pace.obey;
+      if (ruled) token.id = Allowed(*live->request, token.id);
       token.logprob = -0.5f;
-      for (int k = 0; k < live->request.sampling.top_logprobs; ++k) {
+      for (int k = 0; k < live->request->sampling.top_logprobs; ++k) {
         token.top.push_back({k == 0 ? token.id : 3 + k, -0.5f - static_cast<float>(k)});
       }
       ++live->given;
       ++generated_;
       event.tokens.push_back(std::move(token));
-      const auto& stops = live->request.stop_token_ids;
+      const auto& stops = live->request->stop_token_ids;
       const int32_t id = event.tokens.back().id;
       const bool is_stop = std::find(stops.begin(), stops.end(), id) != stops.end();
-      if (is_stop && !live->request.ignore_eos) {
+      if (is_stop && !live->request->ignore_eos) {
         event.finish = Finish::kStop;
-      } else if (live->given >= live->request.max_tokens) {
+      } else if (live->given >= live->request->max_tokens) {
         event.finish = Finish::kLength;
+      } else if (ruled) {
+        live->request->rules->Accept(id);
+        if (live->request->rules->done()) event.finish = Finish::kStop;
+        if (!live->request->rules->error().ok()) {
+          event.finish = Finish::kError;
+          event.error = live->request->rules->error();
+        }
       }
     }
     return event;
   }
 
+  // What the script wants, or else an end of the reply, or else the first token that may come.
+  int32_t Allowed(const Request& request, int32_t wanted) const {
+    std::vector<uint32_t> mask(static_cast<size_t>(vocab + 31) / 32);
+    if (!request.rules->Mask(mask)) return wanted;
+    const auto may = [&](int32_t id) { return (mask[id / 32] >> (id % 32) & 1) != 0; };
+    if (may(wanted)) return wanted;
+    for (const int32_t id : request.stop_token_ids) {
+      if (may(id)) return id;
+    }
+    for (int32_t id = 0; id < vocab; ++id) {
+      if (may(id)) return id;
+    }
+    return wanted;
+  }
+
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::map<RequestId, Live> live_;
-  std::vector<Request> seen_;
+  std::deque<Request> seen_;
   bool stop_ = false, paused_ = false;
   uint64_t steps_ = 0, generated_ = 0;
   std::atomic<int> cancels_{0};

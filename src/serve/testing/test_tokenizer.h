@@ -49,6 +49,7 @@ inline std::string TestTokenizerJson() {
   add(id++, "｜DSML｜", false);
   add(id++, "<｜latest_reminder｜>", false);
   add(id++, "<|EOT|>", true);
+  add(id++, "<｜query｜>", false);
   json steps = json::array();
   for (const auto& pattern : Pretokenizer::kPatterns) {
     steps.push_back({{"type", "Split"},
