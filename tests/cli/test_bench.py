@@ -77,6 +77,8 @@ def test_a_lesser_instruction_set(seacliff, tmp_path):
     (["throughput", *DUMMY, "--kernels", "rms_norm=fast"], "rms_norm=fast"),
     (["throughput", *DUMMY[:4], "--input-len", 0, "--output-len", 0], "--output-len"),
     (["throughput", *DUMMY[:4], "--depth", 1048576], "more than the model's"),
+    (["throughput", "--model", "models/tiny", "--max-concurrency", 1, "--max-sms", 48], "--max-sms"),
+    (["serve", "--smem-limit", "99K"], "--smem-limit"),
 ])
 def test_errors_are_one_line(seacliff, arguments, word):
     run = seacliff("bench", *arguments)

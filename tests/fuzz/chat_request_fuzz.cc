@@ -1,5 +1,6 @@
 // Fuzz target: the body of POST /v1/chat/completions, from its bytes to the ids of the prompt, in
-// every profile. Whatever a client sends, the control tokens of the prompt are the template's.
+// every profile. Whatever a client sends, the control tokens of the prompt are the template's. The
+// other routes' readers see the same bytes.
 #include <optional>
 #include <string>
 #include <vector>
@@ -81,23 +82,63 @@ void CheckPrompt(const ChatRequest& request, ChatProfile profile, const std::vec
   if (expected.benign) FUZZ_REQUIRE(TheTokenizer().Encode(text, true) == ids);
 }
 
+void RequireClientFault(const serve::ApiError& error) {
+  FUZZ_REQUIRE(error.http_status >= 400 && error.http_status < 500);
+  FUZZ_REQUIRE(!error.message.empty());
+  FUZZ_REQUIRE(!ErrorBody(error).empty());
+}
+
+void RequireJsonObject(const std::string& text) {
+  const auto document = JsonDocument::Parse(text, "text");
+  FUZZ_REQUIRE(document.ok() && document->root().is_object());
+}
+
+// What is passed on as it was spelt is what was parsed.
+void CheckSpelling(const ChatRequest& request) {
+  FUZZ_REQUIRE(request.tools.tools.size() == request.chat.tools.size());
+  for (const std::string& tool : request.chat.tools) RequireJsonObject(tool);
+  for (const GrammarTool& tool : request.tools.tools) {
+    FUZZ_REQUIRE(!tool.name.empty());
+    if (!tool.parameters.empty()) RequireJsonObject(tool.parameters);
+  }
+  if (!request.chat.response_format.empty()) RequireJsonObject(request.chat.response_format);
+  using Kind = serve::OutputRule::Kind;
+  const Kind kind = request.common.output.kind;
+  const bool has_text = kind == Kind::kJsonSchema || kind == Kind::kRegex || kind == Kind::kGrammar;
+  FUZZ_REQUIRE(has_text == !request.common.output.text.empty());
+  FUZZ_REQUIRE((kind == Kind::kChoice) == !request.common.output.choices.empty());
+}
+
+void CheckOtherRoutes(const PromptContext& context, std::string_view body) {
+  const serve::Prepared completion = PrepareCompletion(context, body, "");
+  if (completion.error.any()) {
+    RequireClientFault(completion.error);
+  } else {
+    FUZZ_REQUIRE(!completion.spec.prompts.empty() && completion.spec.common.max_tokens > 0);
+  }
+  std::string answer;
+  const serve::ApiError detokenized = AnswerDetokenize(context, body, &answer);
+  if (detokenized.any()) RequireClientFault(detokenized);
+}
+
 void Check(std::string_view body, ChatProfile profile) {
   static serve::SampledTurns turns(1 << 20);
   const PromptContext context{
       &TheOptions(), &TheTokenizer(), profile, 1 << 20, TheTokenizer().vocab_size(), &turns};
   const serve::Prepared prepared = PrepareChat(context, body, "");
-  if (prepared.error.any()) {
-    FUZZ_REQUIRE(prepared.error.http_status >= 400 && prepared.error.http_status < 500);
-    FUZZ_REQUIRE(!prepared.error.message.empty());
-    FUZZ_REQUIRE(!ErrorBody(prepared.error).empty());
-    return;
-  }
+  if (profile == ChatProfile::kPreview) CheckOtherRoutes(context, body);
+  if (prepared.error.any()) return RequireClientFault(prepared.error);
   FUZZ_REQUIRE(prepared.spec.prompts.size() == 1);
   const std::vector<int32_t>& ids = prepared.spec.prompts[0].ids;
   FUZZ_REQUIRE(!ids.empty());
   FUZZ_REQUIRE(prepared.spec.common.n >= 1 && prepared.spec.common.max_tokens >= 0);
   ChatRequest request;
   FUZZ_REQUIRE(!ParseChatRequest(body, TheOptions(), &request).any());
+  CheckSpelling(request);
+  if (!request.input_ids.empty()) {
+    FUZZ_REQUIRE(ids == request.input_ids);
+    return;
+  }
   CheckPrompt(request, profile, ids);
   std::string answer;
   FUZZ_REQUIRE(!AnswerTokenize(context, body, &answer).any() || request.messages.empty() ||

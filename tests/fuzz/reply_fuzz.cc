@@ -1,6 +1,7 @@
 // Fuzz target: replies, from bytes and from ids. The input is one byte of options, one that says
 // how to cut, up to three stop strings that end with a 0 byte, and the reply. However it is cut it
-// must give the same, and where nothing interferes that is what a few lines here say.
+// must give the same, and where nothing interferes that is what a few lines here say. A tool call
+// is told as delivered if and only if its deltas are JSON text.
 #include <algorithm>
 #include <optional>
 #include <string>
@@ -9,20 +10,27 @@
 
 #include "seacliff/text.h"
 #include "tests/fuzz/fuzz.h"
+#include "text/json_text.h"
 #include "text/testing_tokenizer.h"
 #include "text/utf8.h"
 
 namespace seacliff {
 namespace {
 
+constexpr std::string_view kMarker = "｜DSML｜";
+
 const Tokenizer& TheTokenizer() {
   static const Tokenizer tokenizer = testing_tokenizer::Make();
   return tokenizer;
 }
 
+using Calls = std::vector<std::pair<std::string, std::string>>;
+
 struct Outcome {
   std::string reasoning, content;
   std::optional<std::string> stop;
+  Calls streamed = {};
+  bool cut = false, whole = false;
   bool operator==(const Outcome&) const = default;
 };
 
@@ -31,7 +39,17 @@ class Keeper {
  public:
   void operator()(const std::vector<ReplyDelta>& deltas) {
     for (const ReplyDelta& delta : deltas) {
-      FUZZ_REQUIRE(!delta.text.empty() && utf8::IsValid(delta.text));
+      FUZZ_REQUIRE(utf8::IsValid(delta.text) && utf8::IsValid(delta.name));
+      Calls& calls = outcome.streamed;
+      if (delta.part == ReplyPart::kToolCall) {
+        const bool begins = calls.size() == static_cast<size_t>(delta.call);
+        if (begins) calls.emplace_back(delta.name, "");
+        FUZZ_REQUIRE(calls.size() == static_cast<size_t>(delta.call) + 1);
+        FUZZ_REQUIRE(begins ? delta.text.empty() : delta.name.empty() && !delta.text.empty());
+        calls.back().second += delta.text;
+        continue;
+      }
+      FUZZ_REQUIRE(!delta.text.empty() && calls.empty());
       const bool is_reasoning = delta.part == ReplyPart::kReasoning;
       FUZZ_REQUIRE(!is_reasoning || outcome.content.empty());
       (is_reasoning ? outcome.reasoning : outcome.content) += delta.text;
@@ -47,6 +65,18 @@ Outcome End(ReplyParser* parser, Keeper* keeper) {
   FUZZ_REQUIRE(parser->Feed('a').empty() && parser->FeedBytes("a").empty());
   FUZZ_REQUIRE(parser->Finish().empty());
   keeper->outcome.stop = parser->matched_stop();
+  const ReplyCalls& calls = parser->calls();
+  Calls delivered, complete;
+  for (const ChatToolCall& call : calls.delivered) {
+    delivered.emplace_back(call.name, call.arguments);
+    FUZZ_REQUIRE(!CallsKey(calls.delivered).empty());
+  }
+  for (const auto& call : keeper->outcome.streamed) {
+    if (ParseJsonValue(call.second)) complete.push_back(call);
+  }
+  FUZZ_REQUIRE(delivered == complete);
+  keeper->outcome.cut = calls.cut;
+  keeper->outcome.whole = calls.whole;
   return keeper->outcome;
 }
 
@@ -68,6 +98,7 @@ Outcome OfBytes(std::string_view reply, const ReplyOptions& options, uint32_t se
     keeper(deltas);
     reply.remove_prefix(cut);
   }
+  FUZZ_REQUIRE(keeper.outcome.content.find(kMarker) == std::string::npos);
   return End(&parser, &keeper);
 }
 
@@ -99,23 +130,27 @@ Outcome Stopped(std::string text, const ReplyOptions& options) {
   return outcome;
 }
 
+// Nothing in it may be a tool call.
+bool HasNoCalls(std::string_view text) {
+  return text.find(kMarker) == text.npos && text.find("|DSML|") == text.npos;
+}
+
 // What a reply of whole text must give; nothing where a tag stands in the content.
 std::optional<Outcome> Expected(std::string text, const ReplyOptions& options) {
   const auto drop_newlines = [&text] { text.erase(0, text.find_first_not_of('\n')); };
-  constexpr std::string_view kEnd = "</think>", kCalls = "<｜DSML｜";
+  constexpr std::string_view kEnd = "</think>";
+  if (!HasNoCalls(text)) return std::nullopt;
   if (!options.continues_message) drop_newlines();
-  if (!options.starts_in_reasoning) {
-    if (text.find(kEnd) != text.npos || text.find(kCalls) != text.npos) return std::nullopt;
-    return Stopped(std::move(text), options);
+  std::string reasoning;
+  if (options.starts_in_reasoning) {
+    const size_t end = text.find(kEnd);
+    reasoning = text.substr(0, end);
+    if (end == text.npos) return Outcome{std::move(reasoning), "", {}};
+    reasoning.erase(reasoning.find_last_not_of('\n') + 1);
+    text.erase(0, end + kEnd.size());
+    drop_newlines();
   }
-  const size_t end = text.find(kEnd), calls = text.find(kCalls);
-  std::string reasoning = text.substr(0, std::min(end, calls));
-  if (end == text.npos && calls == text.npos) return Outcome{std::move(reasoning), "", {}};
-  reasoning.erase(reasoning.find_last_not_of('\n') + 1);
-  if (calls < end) return Outcome{std::move(reasoning), "", {}};
-  text.erase(0, end + kEnd.size());
-  drop_newlines();
-  if (text.find(kEnd) != text.npos || text.find(kCalls) != text.npos) return std::nullopt;
+  if (text.find(kEnd) != text.npos) return std::nullopt;
   Outcome outcome = Stopped(std::move(text), options);
   outcome.reasoning = std::move(reasoning);
   return outcome;
@@ -140,6 +175,7 @@ void CheckIds(const std::vector<int32_t>& ids, const ReplyOptions& options) {
     if (!tokenizer.IsAdded(id)) ordinary.push_back(id);
   }
   std::string text = utf8::ReplaceInvalid(tokenizer.Decode(ordinary));
+  if (!HasNoCalls(text)) return;
   if (!options.continues_message) text.erase(0, text.find_first_not_of('\n'));
   Outcome expected;
   if (options.starts_in_reasoning) {
@@ -186,6 +222,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   options.include_stop = (flags & 4) != 0;
   options.skip_special = (flags & 8) == 0;
   options.ignore_end = (flags & 16) != 0;
+  options.deliver_calls = (flags & 32) != 0;
+  options.one_call = options.deliver_calls && seed % 8 == 1;
+  options.known_names = options.deliver_calls && seed % 8 == 2;
+  options.starts_in_calls = options.deliver_calls && seed % 8 == 3;
+  options.tools = {{"f", R"({"properties": {"s": {"type": "string"}, "n": {"type": "integer"},
+      "o": {"type": "object"}}, "required": ["s"]})"}};
   for (int stops = flags >> 6; stops > 0; --stops) options.stop.emplace_back(input.Word());
   const std::string_view reply = input.rest();
 
@@ -195,11 +237,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Keeper keeper;
   for (const char byte : reply) keeper(by_byte.FeedBytes({&byte, 1}));
   FUZZ_REQUIRE(End(&by_byte, &keeper) == whole);
-  const auto expected = Expected(utf8::ReplaceInvalid(reply), options);
+  const auto expected =
+      options.starts_in_calls ? std::nullopt : Expected(utf8::ReplaceInvalid(reply), options);
   FUZZ_REQUIRE(!expected || whole == *expected);
 
   const std::vector<int32_t> ids = Ids(reply);
-  CheckIds(ids, options);
+  if (!options.starts_in_calls) CheckIds(ids, options);
   CheckPlain(reply, ids, options, seed);
   return 0;
 }

@@ -1,9 +1,11 @@
 """Starts real `seacliff serve` processes for the tests of this folder.
 
 SEACLIFF_BINARY is the program (default: build/cpu/seacliff), SEACLIFF_MODEL the model's directory
-(default: models/tiny). Nothing here depends on what the model has learnt.
+(default: models/tiny). Nothing here depends on what the model has learnt. Beside the program lies
+scripted_server, the same server over an engine that says what a request's script spells.
 """
 
+import json
 import os
 import pathlib
 import signal
@@ -18,6 +20,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("SEACLIFF_BINARY", str(ROOT / "build/cpu/seacliff"))
 MODEL = os.environ.get("SEACLIFF_MODEL", str(ROOT / "models/tiny"))
+# Sanitizers take ten times as long.
+SANITIZED = any(name in BINARY for name in ("asan", "tsan"))
 NAME = "tiny"
 START_SECONDS = 180
 
@@ -31,16 +35,20 @@ def free_port():
 class Server:
     """One process, ready when the constructor returns (unless told not to wait)."""
 
-    def __init__(self, log_path, *args, wait=True):
+    def __init__(self, log_path, *args, wait=True, **options):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = log_path
-        command = [BINARY, "serve", MODEL, "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--served-model-name", NAME, *args]
         with open(log_path, "wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                self.command(*args, **options), stdout=log, stderr=subprocess.STDOUT
+            )
         if wait:
             self.wait_ready()
+
+    def command(self, *args):
+        command = [BINARY, "serve", MODEL, "--host", "127.0.0.1", "--port", str(self.port)]
+        return [*command, "--served-model-name", NAME, *args]
 
     def wait_ready(self):
         deadline = time.monotonic() + START_SECONDS
@@ -111,11 +119,45 @@ class Server:
         )
 
 
+class ScriptedServer(Server):
+    """Answers a request with what its last script spells (scripted_server.cc)."""
+
+    def command(self, profile="preview", keep_alive_ms=5000):
+        program = pathlib.Path(BINARY).parent / "scripted_server"
+        return [program, MODEL, str(self.port), profile, str(keep_alive_ms)]
+
+    @staticmethod
+    def script(*say, **how):
+        """The text of a message that makes the server say this."""
+        return f"@script{json.dumps(how | {'say': say})}@end"
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     running = Server(tmp_path_factory.mktemp("server") / "log")
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def scripted(tmp_path_factory):
+    running = ScriptedServer(tmp_path_factory.mktemp("scripted") / "log")
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def start_scripted(tmp_path):
+    """A function that starts a further scripted server."""
+    started = []
+
+    def start(**options):
+        started.append(ScriptedServer(tmp_path / f"scripted{len(started)}", **options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
 
 
 @pytest.fixture

@@ -37,8 +37,13 @@ def check(reply, status, param):
         ({"presence_penalty": 3}, "presence_penalty"),
         ({"seed": 2**63}, "seed"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"structured_outputs": {"regex": "a"}}, "structured_outputs"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"structured_outputs": {"regex": "("}}, "structured_outputs.regex"),
+        ({"structured_outputs": {"grammar": "root = 5"}}, "structured_outputs.grammar"),
+        (
+            {"structured_outputs": {"json": {"properties": {"a": {"$dynamicRef": "#b"}}}}},
+            "structured_outputs.json",
+        ),
     ],
 )
 def test_wrong_fields(server, fields, param):
@@ -56,6 +61,17 @@ def test_wrong_fields(server, fields, param):
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"thinking": {"type": "maybe"}}, "thinking.type"),
         ({"reasoning_effort": "enormous"}, "reasoning_effort"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"schema": {"if": {"type": "string"}, "then": {"not": {}}}},
+                }
+            },
+            "response_format.json_schema.schema",
+        ),
     ],
 )
 def test_wrong_chat_fields(server, fields, param):
@@ -103,11 +119,14 @@ def test_client_text_spells_no_special_token(server):
 
 
 def test_api_key(start_server):
-    guarded = start_server("--api-key", "secret")
+    guarded = start_server("--api-key", "secret", "--api-key", "other")
     with guarded.client(api_key="wrong") as wrong, pytest.raises(openai.AuthenticationError):
         wrong.models.list()
-    with guarded.client(api_key="secret") as right:
-        assert right.models.list().data[0].id == "tiny"
+    for key in ("secret", "other"):
+        with guarded.client(api_key=key) as right:
+            assert right.models.list().data[0].id == "tiny"
+    header = {"x-api-key": "other"}
+    assert httpx.get(guarded.url + "/version", headers=header).status_code == 200
     assert httpx.get(guarded.url + "/health").status_code == 200
     assert httpx.get(guarded.url + "/metrics").status_code == 200
     assert httpx.post(guarded.url + "/tokenize", json={"prompt": "a"}).status_code == 401
