@@ -47,10 +47,10 @@ class Rules : public TokenRules {
     }
     if (phase_ == Phase::kFree) return false;
     if (phase_ == Phase::kReasoning) {
-      std::fill(mask.begin(), mask.end(), 0);
-      for (int32_t id = 0; id < vocabulary_->size; ++id) Put(mask, id, true);
-      for (const int32_t id : vocabulary_->end_ids) Put(mask, id, false);
-      for (const int32_t id : vocabulary_->never_sampled_ids) Put(mask, id, false);
+      const std::vector<uint32_t>& free = vocabulary_->reasoning;
+      const size_t words = std::min(free.size(), mask.size());
+      std::copy_n(free.begin(), words, mask.begin());
+      std::fill(mask.begin() + static_cast<std::ptrdiff_t>(words), mask.end(), 0);
       // A call would end the reasoning.
       if (!grammar_->tool_block) Put(mask, vocabulary_->dsml, false);
       return true;

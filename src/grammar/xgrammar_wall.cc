@@ -39,6 +39,13 @@ Vocabulary::Vocabulary(const Tokenizer& tokenizer)
     bytes.emplace_back(text ? tokenizer.TokenBytes(id) : std::string_view());
     if (bytes.back() == "\n" || bytes.back() == "\n\n") newline_ids.push_back(id);
   }
+  reasoning.resize(static_cast<size_t>(size + 31) / 32);
+  for (int32_t id = 0; id < size; ++id) {
+    if (!std::binary_search(end_ids.begin(), end_ids.end(), id) &&
+        !std::binary_search(never_sampled_ids.begin(), never_sampled_ids.end(), id)) {
+      reasoning[static_cast<size_t>(id) / 32] |= uint32_t{1} << (id % 32);
+    }
+  }
 }
 
 }  // namespace seacliff::grammar

@@ -32,6 +32,7 @@ struct Vocabulary {
   std::vector<int32_t> end_ids, never_sampled_ids;
   std::vector<int32_t> newline_ids;   // "\n" and "\n\n"
   int32_t think_end = -1, dsml = -1;  // -1: has none
+  std::vector<uint32_t> reasoning;    // a mask: all but end_ids and never_sampled_ids
 };
 
 // Calls `f`, which may throw; its result, or what it threw as a Status with this code.
