@@ -5,7 +5,7 @@
 
 #include "seacliff/text.h"
 #include "text/pattern_watcher.h"
-#include "text/testing_tokenizer.h"
+#include "text/testing_reply.h"
 
 namespace seacliff {
 namespace {
@@ -21,60 +21,22 @@ void PrintTo(const Outcome& outcome, std::ostream* out) {
        << outcome.stop.value_or("none");
 }
 
-class ReplyTest : public ::testing::Test {
+// What is left of an outcome where no tools are: everything but calls.
+class ReplyTest : public testing_reply::ReplyFixture {
  protected:
-  void Keep(const std::vector<ReplyDelta>& deltas, Outcome* outcome) {
-    for (const ReplyDelta& delta : deltas) {
-      EXPECT_FALSE(delta.text.empty());
-      EXPECT_TRUE(utf8::IsValid(delta.text));
-      const bool reasoning = delta.part == ReplyPart::kReasoning;
-      EXPECT_TRUE(!reasoning || outcome->content.empty());
-      (reasoning ? outcome->reasoning : outcome->content) += delta.text;
-    }
+  static Outcome Of(testing_reply::Outcome o) {
+    return {std::move(o.reasoning), std::move(o.content), std::move(o.stop)};
+  }
+  Outcome RunPieces(const std::vector<std::string>& pieces, const ReplyOptions& options) const {
+    return Of(OfPieces(pieces, options));
+  }
+  Outcome RunIds(const std::vector<int32_t>& ids, const ReplyOptions& options) const {
+    return Of(OfIds(ids, options));
+  }
+  Outcome Run(const std::string& text, const ReplyOptions& options = {}) const {
+    return Of(ReplyFixture::Run(text, options));
   }
 
-  Outcome RunPieces(const std::vector<std::string>& pieces, const ReplyOptions& options) {
-    Outcome outcome;
-    ReplyParser parser(tokenizer_, options);
-    for (const std::string& piece : pieces) Keep(parser.FeedBytes(piece), &outcome);
-    Keep(parser.Finish(), &outcome);
-    outcome.stop = parser.matched_stop();
-    return outcome;
-  }
-
-  Outcome RunIds(const std::vector<int32_t>& ids, const ReplyOptions& options) {
-    Outcome outcome;
-    ReplyParser parser(tokenizer_, options);
-    for (const int32_t id : ids) Keep(parser.Feed(id), &outcome);
-    Keep(parser.Finish(), &outcome);
-    outcome.stop = parser.matched_stop();
-    return outcome;
-  }
-
-  // The text as tokens, tags as their tokens, and as bytes in every way to cut it once, in threes
-  // and byte by byte: always the same.
-  Outcome Run(const std::string& text, const ReplyOptions& options = {}) {
-    const Outcome outcome = RunIds(tokenizer_.Encode(text, true), options);
-    std::vector<std::string> bytes;
-    for (const char byte : text) bytes.emplace_back(1, byte);
-    EXPECT_EQ(RunPieces(bytes, options), outcome) << text;
-    for (size_t cut = 0; cut <= text.size(); ++cut) {
-      EXPECT_EQ(RunPieces({text.substr(0, cut), text.substr(cut)}, options), outcome) << text;
-    }
-    std::mt19937 random(1);
-    for (int round = 0; round < 50; ++round) {
-      std::vector<std::string> pieces;
-      for (size_t at = 0; at < text.size();) {
-        const size_t size = 1 + random() % 9;
-        pieces.push_back(text.substr(at, size));
-        at += size;
-      }
-      EXPECT_EQ(RunPieces(pieces, options), outcome) << text;
-    }
-    return outcome;
-  }
-
-  const Tokenizer tokenizer_ = testing_tokenizer::Make();
   const ReplyOptions reasoning_{.starts_in_reasoning = true};
 };
 
