@@ -125,9 +125,9 @@ class Checker {
   // Numbers of tokens that real sizes are checked and timed with.
   std::span<const int64_t> RealTokens() const;
   // check(shape, name) for those numbers of tokens, up to each shape's own.
-  template <typename Shape, size_t N, typename F>
-  void ForReal(const Shape (&shapes)[N], F check) const {
-    for (Shape s : shapes) {
+  template <typename Shapes, typename F>
+  void ForReal(const Shapes& shapes, F check) const {
+    for (auto s : shapes) {
       s.real = true;
       const int64_t most = s.tokens;
       for (const int64_t tokens : RealTokens()) {
@@ -135,6 +135,13 @@ class Checker {
         if (tokens <= most) check(s, NameOf(s.name, tokens));
       }
     }
+  }
+  // check(layout) for the layouts that weights have here: as stored, which of a real size is a
+  // device's alone, and packed, which is the host's.
+  template <typename F>
+  void ForLayouts(bool real, F check) const {
+    if (!real || on_device()) check(WeightLayout::kRowMajor);
+    if (!on_device()) check(WeightLayout::kTiles);
   }
   // The op that the following cases are of.
   void SetOp(std::string op) { op_ = std::move(op); }

@@ -218,8 +218,10 @@ void CheckShape(Checker& c, const Shape& s, std::string name, bool packed) {
 }
 
 void CheckLayouts(Checker& c, const Shape& s, const std::string& name) {
-  if (!s.real || c.on_device()) CheckShape(c, s, name, false);
-  if (!c.on_device() && s.routed != WeightFormat::kF32) CheckShape(c, s, name, true);
+  c.ForLayouts(s.real, [&](WeightLayout layout) {
+    const bool packed = layout == WeightLayout::kTiles;
+    if (!packed || s.routed != WeightFormat::kF32) CheckShape(c, s, name, packed);
+  });
 }
 
 }  // namespace

@@ -138,8 +138,7 @@ void CheckShape(Checker& c, const Shape& s, std::string name, WeightLayout layou
 }
 
 void CheckLayouts(Checker& c, const Shape& s, const std::string& name) {
-  if (!s.real || c.on_device()) CheckShape(c, s, name, WeightLayout::kRowMajor);
-  if (!c.on_device()) CheckShape(c, s, name, WeightLayout::kTiles);
+  c.ForLayouts(s.real, [&](WeightLayout layout) { CheckShape(c, s, name, layout); });
 }
 
 }  // namespace

@@ -158,18 +158,14 @@ void CheckShape(Checker& c, const Shape& s, std::string name, WeightLayout layou
 }
 
 void CheckLayouts(Checker& c, const Shape& s, const std::string& name) {
-  if (!s.real || c.on_device()) CheckShape(c, s, name, WeightLayout::kRowMajor);
-  if (!c.on_device()) CheckShape(c, s, name, WeightLayout::kTiles);
+  c.ForLayouts(s.real, [&](WeightLayout layout) { CheckShape(c, s, name, layout); });
 }
 
 }  // namespace
 
 void Check(Checker& c) {
   for (const Shape& s : Shapes()) CheckLayouts(c, s, s.name);
-  for (const Shape& shape : Real()) {
-    const Shape one[1] = {shape};
-    c.ForReal(one, [&](const Shape& s, const std::string& name) { CheckLayouts(c, s, name); });
-  }
+  c.ForReal(Real(), [&](const Shape& s, const std::string& name) { CheckLayouts(c, s, name); });
 }
 
 }  // namespace seacliff::linears
