@@ -64,6 +64,9 @@ struct Request {
   std::vector<int32_t> stop_token_ids;  // generation ends when one is sampled (EOS included)
   bool ignore_eos = false;              // stop_token_ids are then not looked at
   SamplingParams sampling;
+  // n >= 0: of each token of the prompt but the first, its logprob and the n best in its place. The
+  // prompt is then computed whole, in steps of as many tokens as there is room for logits.
+  int32_t prompt_logprobs = -1;
   // Null: any token may come. Where they leave nothing but tokens that min_tokens forbids, the
   // rules win.
   std::unique_ptr<TokenRules> rules;
@@ -93,6 +96,7 @@ enum class Finish : int32_t { kNone, kStop, kLength, kCancelled, kError };
 // What a step gave one request. The token that ended a request by its id is included.
 struct Event {
   RequestId id = 0;
+  std::vector<Token> prompt;  // with Request::prompt_logprobs: those of its tokens, in order
   std::vector<Token> tokens;
   Finish finish = Finish::kNone;
   Status error;               // set with Finish::kError

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <iterator>
+#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -95,6 +96,7 @@ Status EngineLoop::Submit(Request request, EventSink sink) {
     live.counts = TokenCounts(request.prompt, std::min(request.max_tokens, vocab_size_));
   }
   live.sampling = std::move(request.sampling);
+  live.prompt_logprobs = request.prompt_logprobs;
   live.rules = std::move(request.rules);
   arrival.sequence.id = request.id;
   arrival.sequence.tokens = std::move(request.prompt);
@@ -105,6 +107,7 @@ Status EngineLoop::Submit(Request request, EventSink sink) {
   arrival.sequence.turn = request.turn;
   arrival.sequence.continues = request.continues;
   arrival.sequence.background = request.background;
+  arrival.sequence.scores = request.prompt_logprobs >= 0;
   {
     const std::lock_guard lock(mutex_);
     if (stop_) return Internal("the engine is shutting down");
@@ -299,11 +302,17 @@ Status EngineLoop::FillRows(const StepPlan& plan) {
     row_begin_.push_back(static_cast<int64_t>(rows));
     if (step.logits == 0) continue;
     Live* live = live_.at(step.sequence->id).get();
-    for (int64_t i = 0; i < step.logits; ++i, ++rows) {
+    const int64_t end = step.first_position + static_cast<int64_t>(step.ids.size());
+    for (int64_t i = 0; i < step.prompt_logits; ++i, ++rows) {
+      const auto next = static_cast<size_t>(end - step.logits + i + 1);
+      FillPromptRow(rows, live, step.sequence->tokens[next]);
+    }
+    const int64_t wanted = step.logits - step.prompt_logits;
+    for (int64_t i = 0; i < wanted; ++i, ++rows) {
       FillRow(rows, live, step.sequence->generated() + i);
     }
-    if (live->rules == nullptr) continue;
-    SC_CHECK(step.logits == 1);  // drafted tokens are not known to rules
+    if (live->rules == nullptr || wanted == 0) continue;
+    SC_CHECK(wanted == 1);  // drafted tokens are not known to rules
     AskRules(rows - 1, *step.sequence);
   }
   row_begin_.push_back(static_cast<int64_t>(rows));
@@ -327,22 +336,39 @@ Status EngineLoop::SampleRows(const StepPlan& plan) {
       sampled.ended |= rows_[row].ended;
     }
     if (!sampled.failed && !sampled.ended) {
-      sampled.ids = {row_ids_.data() + row_begin_[i], row_ids_.data() + row_begin_[i + 1]};
+      sampled.ids = {row_ids_.data() + row_begin_[i] + plan.steps[i].prompt_logits,
+                     row_ids_.data() + row_begin_[i + 1]};
     }
     sampled_.push_back(sampled);
   }
   return OkStatus();
 }
 
-void EngineLoop::FillRow(size_t index, Live* live, int64_t generated) {
+SampleRow& EngineLoop::NewRow(size_t index, Live* live) {
   rows_[index].live = live;
   rows_[index].ended = false;
   rows_[index].error = OkStatus();
-  const SamplingParams& sampling = live->sampling;
   SampleRow& row = sample_rows_[index];
   row = {};
   row.logits = {model_->logits()[static_cast<int64_t>(index)].data,
                 static_cast<size_t>(vocab_size_)};
+  row.scratch = &rows_[index].scratch;
+  row.token = &rows_[index].token;
+  return row;
+}
+
+void EngineLoop::FillPromptRow(size_t index, Live* live, int32_t id) {
+  SampleRow& row = NewRow(index, live);
+  // No logit outweighs it, and logprobs do not look at it.
+  rows_[index].given = {id, std::numeric_limits<float>::max() / 2};
+  row.temperature = 0;
+  row.bias = {&rows_[index].given, 1};
+  row.top_logprobs = live->prompt_logprobs;
+}
+
+void EngineLoop::FillRow(size_t index, Live* live, int64_t generated) {
+  SampleRow& row = NewRow(index, live);
+  const SamplingParams& sampling = live->sampling;
   row.temperature = sampling.temperature;
   row.top_k = sampling.top_k;
   row.top_p = sampling.top_p;
@@ -356,8 +382,6 @@ void EngineLoop::FillRow(size_t index, Live* live, int64_t generated) {
   row.seed = live->seed;
   row.index = static_cast<uint64_t>(generated);
   row.top_logprobs = sampling.top_logprobs;
-  row.scratch = &rows_[index].scratch;
-  row.token = &rows_[index].token;
 }
 
 void EngineLoop::AskRules(size_t index, const Sequence& sequence) {
@@ -397,16 +421,22 @@ void EngineLoop::Deliver(const Status& error) {
     event_.finish = outcome.finish;
     event_.error = error;
     event_.cached_tokens = static_cast<int32_t>(outcome.cached);
+    event_.prompt.clear();
     event_.tokens.clear();
     for (int64_t row = row_begin_[i]; row < row_begin_[i + 1]; ++row) {
       Row& sampled = rows_[static_cast<size_t>(row)];
       const Status& row_error = sample_rows_[static_cast<size_t>(row)].error;
       if (!row_error.ok()) event_.error = row_error;
-      if (row - row_begin_[i] >= outcome.kept) continue;
+      const int64_t number = row - row_begin_[i] - outcome.prompt_logits;
+      if (number >= outcome.kept) continue;
+      if (number < 0) {
+        event_.prompt.push_back(std::move(sampled.token));
+        continue;
+      }
       if (sampled.live->has_counts) sampled.live->counts.Add(sampled.token.id);
       event_.tokens.push_back(std::move(sampled.token));
     }
-    if (!event_.tokens.empty() || event_.finish != Finish::kNone) Send();
+    if (!event_.prompt.empty() || !event_.tokens.empty() || event_.finish != Finish::kNone) Send();
   }
 }
 
@@ -476,6 +506,7 @@ void EngineLoop::End(RequestId id, Finish finish, const Status& error) {
   event_.id = id;
   event_.finish = finish;
   event_.error = error;
+  event_.prompt.clear();
   event_.tokens.clear();
   Send();
 }

@@ -76,6 +76,7 @@ class EngineLoop final : public Engine {
   struct Live {
     EventSink sink;
     SamplingParams sampling;
+    int32_t prompt_logprobs = -1;
     uint64_t seed = 0;
     std::vector<int32_t> stop_ids;
     bool has_counts = false;
@@ -91,6 +92,7 @@ class EngineLoop final : public Engine {
   struct Row {
     Live* live = nullptr;
     Token token;
+    std::pair<int32_t, float> given;  // of a row that tells of a prompt's token: a bias to it
     SampleScratch scratch;
     bool ended = false;  // by its rules, which want no token
     Status error;        // of its rules
@@ -108,7 +110,11 @@ class EngineLoop final : public Engine {
   void CheckBooks();
   Status FillRows(const StepPlan& plan);
   Status SampleRows(const StepPlan& plan);
-  // Row `index` of the step's logits, for a request with `generated` tokens before it.
+  // Row `index` of the step's logits, for a request: to be filled in.
+  SampleRow& NewRow(size_t index, Live* live);
+  // It says how likely `id` is, the token of the prompt that follows.
+  void FillPromptRow(size_t index, Live* live, int32_t id);
+  // The next token is sampled from it, after `generated` others.
   void FillRow(size_t index, Live* live, int64_t generated);
   // What the rules of its request say of row `index`, which is filled.
   void AskRules(size_t index, const Sequence& sequence);

@@ -2,8 +2,10 @@
 // other requests' errors or on when they are cancelled.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <future>
 #include <random>
 
@@ -108,6 +110,43 @@ TEST_P(EngineLoopTest, LogprobsComeWithEveryToken) {
     EXPECT_EQ(token.top[0].logprob, token.logprob);
     EXPECT_LE(token.top[1].logprob, token.top[0].logprob);
   }
+}
+
+// Each token of a prompt has the logprob that it would have been sampled with, whatever else runs,
+// and although its sequence is preempted.
+TEST_P(EngineLoopTest, PromptsTellTheirLogprobs) {
+  Start(6, 50, 900, /*pages=*/9);
+  std::mt19937 random(12);
+  std::vector<Request> requests;
+  std::vector<std::future<Answer>> answers;
+  for (int i = 0; i < 24; ++i) {
+    Request request = MakeRequest(RandomPrompt(random, 1 + random() % 300), 1 + i * 37 % 500);
+    request.prompt_logprobs = i % 3 == 0 ? -1 : i % 3;
+    request.sampling.repetition_penalty = 1.3f;  // of what is sampled alone
+    request.sampling.logit_bias = {{3, 5.0f}};
+    answers.push_back(Send(request));
+    requests.push_back(std::move(request));
+  }
+  std::vector<float> logits(FakeModel::kVocab);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const Request& request = requests[i];
+    const Answer answer = Get(std::move(answers[i]));
+    ASSERT_EQ(answer.finish, Finish::kLength) << answer.error.message();
+    ASSERT_EQ(answer.prompt.size(), request.prompt_logprobs < 0 ? 0 : request.prompt.size() - 1);
+    for (size_t t = 0; t < answer.prompt.size(); ++t) {
+      const Token& token = answer.prompt[t];
+      FakeModel::LogitsOf(std::span(request.prompt).first(t + 1), logits.data());
+      double sum = 0;
+      for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
+      const int32_t id = request.prompt[t + 1];
+      ASSERT_EQ(token.id, id);
+      ASSERT_NEAR(token.logprob, logits[static_cast<size_t>(id)] - std::log(sum), 1e-5);
+      ASSERT_EQ(token.top.size(), static_cast<size_t>(request.prompt_logprobs));
+      EXPECT_EQ(logits[static_cast<size_t>(token.top[0].id)],
+                *std::max_element(logits.begin(), logits.end()));
+    }
+  }
+  EXPECT_GT(engine_->stats().preemptions, 0u);
 }
 
 TEST_P(EngineLoopTest, SubmitNamesWhatIsWrong) {

@@ -20,7 +20,7 @@ namespace seacliff {
 // What a request was given.
 struct Answer {
   std::vector<int32_t> ids;
-  std::vector<Token> tokens;
+  std::vector<Token> tokens, prompt;
   Finish finish = Finish::kNone;
   Status error;
   int events = 0;
@@ -77,6 +77,7 @@ class EngineLoopTest : public testing::TestWithParam<bool> {
     to.stop_token_ids = from.stop_token_ids;
     to.ignore_eos = from.ignore_eos;
     to.sampling = from.sampling;
+    to.prompt_logprobs = from.prompt_logprobs;
     to.priority = from.priority;
     to.cache_salt = from.cache_salt;
     to.background = from.background;
@@ -93,6 +94,8 @@ class EngineLoopTest : public testing::TestWithParam<bool> {
           EXPECT_EQ(event.id, id);
           EXPECT_EQ(answer->finish, Finish::kNone) << "an event after the last";
           ++answer->events;
+          EXPECT_TRUE(event.prompt.empty() || answer->tokens.empty());
+          answer->prompt.insert(answer->prompt.end(), event.prompt.begin(), event.prompt.end());
           for (const Token& token : event.tokens) {
             answer->ids.push_back(token.id);
             answer->tokens.push_back(token);

@@ -88,6 +88,10 @@ Status ValidateRequest(const RequestLimits& limits, Request& request) {
     }
   }
   SC_RETURN_IF_ERROR(CheckSampling(limits, request.sampling));
+  if (request.prompt_logprobs < -1) {
+    return InvalidArgument(
+        fmt::format("prompt_logprobs must not be negative, got {}", request.prompt_logprobs));
+  }
   request.max_tokens = static_cast<int32_t>(std::min<int64_t>(request.max_tokens, free));
   return OkStatus();
 }

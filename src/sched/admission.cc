@@ -51,15 +51,16 @@ void Scheduler::Admit() {
       ++next;
       continue;
     }
-    const PrefixMatch match = cache_.Match(sequence.chain());
+    const PrefixMatch match = cache_.Match(sequence.reusable());
     if (!Fits(sequence, match)) return;
     LetIn(next, match);
   }
 }
 
 bool Scheduler::WaitsForRunning(const Sequence& sequence) {
-  if (cache_.snapshots().pages() == 0) return false;
+  if (cache_.snapshots().pages() == 0 || sequence.scoring()) return false;
   for (const Owned& other : running_) {
+    if (other->scoring()) continue;  // it takes long
     const int64_t common =
         std::min(CommonBlocks(sequence, *other), MostBlocks(sequence)) * kPageTokens;
     if (common <= other->computed) continue;
@@ -105,7 +106,7 @@ void Scheduler::LetIn(size_t waiting, PrefixMatch match) {
 void Scheduler::CountMatch(Sequence& sequence, PrefixMatch& match) {
   sequence.admitted = true;
   sequence.cached = sequence.computed;
-  if (sequence.background) return;
+  if (sequence.background || sequence.scores) return;
   CountLostPrefix(sequence, match);
   counts_.queried_tokens += static_cast<uint64_t>(sequence.prompt_len);
   counts_.hit_tokens += static_cast<uint64_t>(sequence.cached);

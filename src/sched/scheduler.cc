@@ -85,6 +85,7 @@ const StepPlan& Scheduler::Plan() {
   for (const Owned& sequence : running_) sequence->awaited = 0;
   RelieveStarved();
   Admit();
+  spare_logits_ = options_.max_num_seqs - running();
   int64_t budget = options_.max_num_batched_tokens;
   PlanDecodes(budget);
   plan_.decodes = static_cast<int64_t>(plan_.steps.size());
@@ -118,7 +119,11 @@ bool Scheduler::IsWanted(const Sequence& sequence, int64_t position) const {
 
 // The most tokens that one step can bring it.
 int64_t Scheduler::Reach(const Sequence& sequence) const {
-  const int64_t reach = NextStop(sequence) - sequence.computed;
+  int64_t reach = NextStop(sequence) - sequence.computed;
+  if (sequence.scoring()) {
+    reach = std::min(reach,
+                     std::max<int64_t>(0, sequence.scored - sequence.computed) + 1 + spare_logits_);
+  }
   return sequence.background ? std::min<int64_t>(reach, kPageTokens) : reach;
 }
 
@@ -208,6 +213,12 @@ void Scheduler::Bring(Sequence& sequence, int64_t tokens) {
   step.ids = std::span<const int32_t>(sequence.tokens)
                  .subspan(static_cast<size_t>(sequence.computed), static_cast<size_t>(tokens));
   step.logits = tokens == sequence.remaining() ? 1 : 0;
+  if (sequence.scoring()) {
+    const int64_t end = std::min(sequence.computed + tokens, sequence.prompt_len - 1);
+    step.prompt_logits = std::max<int64_t>(0, end - std::max(sequence.computed, sequence.scored));
+    step.logits += step.prompt_logits;
+    spare_logits_ -= std::max<int64_t>(0, step.logits - 1);
+  }
   plan_.steps.push_back(step);
   plan_.tokens += tokens;
   plan_.logits += step.logits;
@@ -251,13 +262,14 @@ void Scheduler::CommitOne(Sequence& sequence, const SequenceStep& step,
     return;
   }
   const int64_t rows = static_cast<int64_t>(sampled.ids.size());
-  SC_CHECK(rows <= step.logits && (rows > 0 || sampled.ended) == (step.logits > 0) &&
+  const int64_t wanted = step.logits - step.prompt_logits;
+  SC_CHECK(rows <= wanted && (rows > 0 || sampled.ended) == (wanted > 0) &&
            !(rows > 0 && sampled.ended));
   // Of the tokens whose logits were wanted, as many are confirmed as were sampled; the first is in
   // any case.
   const int64_t confirmed = sampled.ended ? 1 : rows;
   const int64_t computed =
-      step.first_position + static_cast<int64_t>(step.ids.size()) - step.logits + confirmed;
+      step.first_position + static_cast<int64_t>(step.ids.size()) - wanted + confirmed;
   counts_.recomputed_tokens += static_cast<uint64_t>(
       std::max<int64_t>(0, std::min(computed, sequence.furthest) - sequence.computed));
   outcome.prompt_done =
@@ -270,6 +282,8 @@ void Scheduler::CommitOne(Sequence& sequence, const SequenceStep& step,
     TurnOf(sequence.turn) = {sequence.turn,
                              static_cast<int32_t>(LastBoundary(sequence.prompt_len) / kPageTokens)};
   }
+  sequence.scored += step.prompt_logits;
+  outcome.prompt_logits = step.prompt_logits;
   sequence.computed = computed;
   sequence.furthest = std::max(sequence.furthest, computed);
   if (sampled.ended) outcome.finish = Finish::kStop;

@@ -17,6 +17,9 @@
 // preempted: its blocks stay in the prefix index, and it waits in its place by arrival. The first
 // one is never preempted, so work goes on.
 //
+// A step wants at most max_num_seqs rows of logits. Sequences whose prompt is scored share those
+// that no running sequence may need for its next token, and find nothing in the cache.
+//
 // Background sequences come after all others and take a block a step, so that a step of theirs is
 // short for whoever comes meanwhile. They are not counted.
 //
@@ -148,6 +151,7 @@ class Scheduler {
   uint64_t arrivals_ = 0;
   int64_t prompt_limit_;
   int32_t withheld_ = 0;
+  int64_t spare_logits_ = 0;  // rows of the plan beside one for each running sequence
   SchedulerCounts counts_;
 
   StepPlan plan_;

@@ -47,11 +47,11 @@ Division Tokens(const StepPlan& plan) {
   return tokens;
 }
 
-// Commits with `token` sampled for every row wanted.
+// Commits with `token` sampled for every row wanted behind those of prompts.
 std::span<const StepOutcome> CommitAll(Scheduler& scheduler, const StepPlan& plan, int32_t token) {
   std::vector<SampledTokens> sampled(plan.steps.size());
   for (size_t i = 0; i < sampled.size(); ++i) {
-    if (plan.steps[i].logits > 0) sampled[i].ids = {&token, 1};
+    if (plan.steps[i].logits > plan.steps[i].prompt_logits) sampled[i].ids = {&token, 1};
   }
   return scheduler.Commit(sampled);
 }
@@ -78,6 +78,26 @@ TEST(SchedulerTest, ChunksAPromptThenDecodesToTheEnd) {
   EXPECT_EQ(finishes.back(), Finish::kLength);
   EXPECT_EQ(scheduler.running(), 0);
   EXPECT_EQ(scheduler.cache().compressed_pool().used(), 0);
+}
+
+TEST(SchedulerTest, APromptThatIsScoredGetsTheRowsThatAreLeft) {
+  Scheduler scheduler(Caching(4, 700));
+  ASSERT_TRUE(scheduler.Add(MakeSequence(1, 300, 600)).ok());
+  while (scheduler.plan().decodes == 0) CommitAll(scheduler, scheduler.Plan(), 5);
+  // All of it is cached, but its logits are not.
+  Sequence scored = MakeSequence(2, 200, 1);
+  scored.scores = true;
+  ASSERT_TRUE(scheduler.Add(std::move(scored)).ok());
+  int64_t rows = 0;
+  for (int step = 0; rows < 199; ++step) {
+    const StepPlan& plan = scheduler.Plan();
+    ASSERT_EQ(plan.logits, rows == 126 ? 3 : 4) << step;  // a decode has one; 128 is a boundary
+    ASSERT_EQ(plan.steps[1].first_position, rows);
+    rows += plan.steps[1].prompt_logits;
+    CommitAll(scheduler, plan, 5);
+  }
+  EXPECT_EQ(scheduler.running(), 1);
+  EXPECT_EQ(scheduler.counts().hit_tokens, 0u);
 }
 
 TEST(SchedulerTest, ASequenceThatMayNotGoOnEndsWithWhatItComputed) {

@@ -2,7 +2,9 @@
 // clock and no client.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,6 +22,7 @@ struct Sequence {
   std::string salt;                  // prefixes are shared among sequences of the same salt
   uint64_t turn = 0, continues = 0;  // seacliff/engine.h
   bool background = false;           // likewise
+  bool scores = false;               // the logits behind each of its prompt's tokens are wanted
 
   // Kept by the scheduler: computed <= tokens.size() <= prompt_len + max_tokens.
   uint64_t arrival = 0;  // the order of Add
@@ -27,6 +30,7 @@ struct Sequence {
   int64_t computed = 0;          // tokens whose cache entries a committed step has written
   int64_t furthest = 0;          // the most of them so far: more than `computed` after a preemption
   int64_t cached = 0;            // those that it found when it was first let in
+  int64_t scored = 0;            // if it scores: prompt tokens whose logits there were
   std::vector<uint64_t> hashes;  // of complete blocks (cache/prefix_index.h)
   SequencePages pages;
   // Positions where others begin to differ: a snapshot there will be used again.
@@ -42,7 +46,16 @@ struct Sequence {
   int64_t remaining() const { return static_cast<int64_t>(tokens.size()) - computed; }
   // The most tokens it can come to have.
   int64_t longest() const { return prompt_len + max_tokens; }
+  // Logits of prompt tokens are still wanted; the last one's say what is generated.
+  bool scoring() const { return scores && scored < prompt_len - 1; }
   TokenChain chain() const { return {salt, tokens, hashes}; }
+  // What may come from the cache: nothing whose logits are wanted.
+  TokenChain reusable() const {
+    if (!scoring()) return chain();
+    const auto end = static_cast<size_t>(scored) + 1;
+    return {salt, std::span(tokens).first(end),
+            std::span(hashes).first(std::min(hashes.size(), end / kPageTokens))};
+  }
 };
 
 // Whether `a` goes before `b`.

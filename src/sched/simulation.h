@@ -172,6 +172,8 @@ class Simulation {
     int64_t computed = 0, furthest = 0;
     int64_t known = 0;     // tokens that were known when it was let in
     int64_t patience = 0;  // steps that it may take from here on
+    bool scores = false;
+    int64_t scored = 0;  // prompt tokens whose logits it got
 
     void Push(int32_t token) {
       tokens.push_back(token);
@@ -216,6 +218,8 @@ class Simulation {
       sequence.max_tokens = followed.max_tokens;
       sequence.stop_ids = {kStopId};
       sequence.salt = followed.salt;
+      // In plenty no block is to be computed twice, but these compute all of theirs.
+      followed.scores = sequence.scores = !setup_.plenty && Pick(0, 4) == 0;
       if (setup_.priorities) {
         sequence.priority = static_cast<int32_t>(Pick(-1, 1));
         sequence.background = Pick(0, 7) == 0;
@@ -251,6 +255,9 @@ class Simulation {
   // The end of a sequence that did not fail.
   void Leave(uint64_t id) {
     const Followed& followed = live_[id];
+    if (followed.scores && followed.size() > followed.prompt_len) {
+      EXPECT_EQ(followed.scored, followed.prompt_len - 1);
+    }
     if (followed.computed >= followed.prompt_len) {
       left_.insert(followed.prefix(followed.computed / kPageTokens * kPageTokens));
     }
@@ -288,10 +295,11 @@ class Simulation {
     for (size_t i = 0; i < plan.steps.size(); ++i) {
       Followed& followed = live_[plan.steps[i].sequence->id];
       tokens[i] = Pick(0, 399) == 0 ? kStopId : static_cast<int32_t>(Pick(1, 99));
-      wanted[i] = plan.steps[i].logits;
+      wanted[i] = plan.steps[i].logits - plan.steps[i].prompt_logits;
       sampled[i].failed = wanted[i] > 0 && setup_.failures && Pick(0, 4999) == 0;
       if (sampled[i].failed) continue;
       if (wanted[i] > 0) sampled[i].ids = {&tokens[i], 1};
+      followed.scored += plan.steps[i].prompt_logits;
       Compute(followed, static_cast<int64_t>(plan.steps[i].ids.size()));
     }
     const std::span<const StepOutcome> outcomes = scheduler_->Commit(sampled);
@@ -349,14 +357,22 @@ class Simulation {
       if (!followed.admitted) CheckMatch(followed, step);
       if (step.first_position != followed.computed) {  // it was preempted
         ASSERT_EQ(step.first_position % kPageTokens, 0);
-        ASSERT_LT(step.first_position, followed.computed);
+        // Others compute further only if they do not wait for it: those that are scored.
+        ASSERT_TRUE(step.first_position < followed.computed ||
+                    (!setup_.plenty && computed_.contains(followed.prefix(step.first_position))));
         ++restarts_;
         followed.computed = step.first_position;
       }
       const int64_t end = step.first_position + static_cast<int64_t>(step.ids.size());
       ASSERT_TRUE(std::equal(step.ids.begin(), step.ids.end(),
                              followed.tokens.begin() + step.first_position));
-      ASSERT_EQ(step.logits, end == followed.size() ? 1 : 0);
+      const int64_t first_row = std::max(step.first_position, followed.scored);
+      const int64_t scores = std::min(end, followed.prompt_len - 1) - first_row;
+      ASSERT_EQ(step.prompt_logits, followed.scores ? std::max<int64_t>(0, scores) : 0);
+      ASSERT_EQ(step.logits - step.prompt_logits, end == followed.size() ? 1 : 0);
+      if (step.prompt_logits > 0) {
+        ASSERT_LE(step.first_position, followed.scored);  // none is left out
+      }
       tokens += static_cast<int64_t>(step.ids.size());
       logits += step.logits;
       if (step.ids.size() > 1 || step.logits == 0)
@@ -364,6 +380,7 @@ class Simulation {
     }
     ASSERT_EQ(tokens, plan.tokens);
     ASSERT_EQ(logits, plan.logits);
+    ASSERT_LE(logits, options_.max_num_seqs);
     if (plan.decodes > 0) {
       ASSERT_LE(prompt_tokens, prompt_limit_);
     }

@@ -17,6 +17,7 @@ struct SequenceStep {
   int64_t first_position = 0;    // of ids[0]
   std::span<const int32_t> ids;  // the tokens to compute
   int64_t logits = 0;            // rows wanted: those of the last `logits` tokens
+  int64_t prompt_logits = 0;  // the first of them: they say how likely the prompt's next tokens are
 
   int32_t slot() const { return sequence->pages.slot; }
   std::span<const int32_t> window_pages() const { return sequence->pages.window; }
@@ -38,10 +39,10 @@ struct StepPlan {
   std::vector<LostPrefix> lost;     // of sequences that were let in
 };
 
-// What sampling made of a sequence's rows of logits.
+// What sampling made of a sequence's rows of logits behind those of its prompt.
 struct SampledTokens {
-  // None if no logits were wanted; else one or more, at most one a row: token m follows row m, and
-  // the tokens before the last are the drafted ones that were accepted.
+  // None if no such rows were wanted; else one or more, at most one a row: token m follows row m,
+  // and the tokens before the last are the drafted ones that were accepted.
   std::span<const int32_t> ids;
   bool failed = false;  // the sequence ends with Finish::kError
   bool ended = false;   // no token may follow: `ids` is empty, and it ends with Finish::kStop
@@ -50,9 +51,10 @@ struct SampledTokens {
 // What a committed step came to for one sequence.
 struct StepOutcome {
   uint64_t id = 0;
-  int64_t kept = 0;         // of its sampled tokens: those after a stop are dropped
-  int64_t prompt_done = 0;  // prompt tokens computed by this step, for the first time
-  int64_t cached = 0;       // prompt tokens that came from the prefix cache
+  int64_t kept = 0;           // of its sampled tokens: those after a stop are dropped
+  int64_t prompt_logits = 0;  // rows of its step that hold, unless it failed
+  int64_t prompt_done = 0;    // prompt tokens computed by this step, for the first time
+  int64_t cached = 0;         // prompt tokens that came from the prefix cache
   Finish finish = Finish::kNone;
 };
 

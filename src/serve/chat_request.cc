@@ -340,8 +340,10 @@ ApiError ParseChatRequest(std::string_view body, const ServeOptions& options,
   ReadCommon(body, &fields, options, &common);
   // The newer name wins where both are given.
   fields.Int("max_completion_tokens", 1, std::numeric_limits<int32_t>::max(), &common.max_tokens);
-  if (common.max_tokens == 0) common.max_tokens = options.default_max_tokens;
-  if (common.max_tokens != 0 && common.sampling.min_tokens > common.max_tokens) {
+  if (common.max_tokens < 0 && options.default_max_tokens > 0) {
+    common.max_tokens = options.default_max_tokens;
+  }
+  if (common.max_tokens > 0 && common.sampling.min_tokens > common.max_tokens) {
     fields.Fail("min_tokens", "must not be larger than max_tokens");
   }
   bool logprobs = false;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/check.h"
 #include "base/log.h"
@@ -38,7 +39,7 @@ Generation::Generation(const GenerationHost* host, ReplyState state,
       choice.index = static_cast<int32_t>(state_.choices.size());
       choice.prompt = prompt;
       state_.choices.push_back(std::move(choice));
-      Run run{MakeReader(spec.prompts[prompt]), {}, {}, {}, {}};
+      Run run{MakeReader(spec.prompts[prompt]), {}, {}, {}, {}, {}};
       run.sampled.prompt = prompt;
       runs_.push_back(std::move(run));
     }
@@ -76,7 +77,8 @@ Request Generation::MakeRequest(const Choice& choice) const {
   request.id = host_->engine->NextId();
   request.prompt = prompt.ids;
   const int32_t free = host_->engine->max_model_len() - static_cast<int32_t>(request.prompt.size());
-  request.max_tokens = common.max_tokens == 0 ? free : std::min(common.max_tokens, free);
+  // The engine generates one token at least.
+  request.max_tokens = common.max_tokens < 0 ? free : std::clamp(common.max_tokens, 1, free);
   request.stop_token_ids = common.stop_token_ids;
   request.ignore_eos = common.ignore_eos && common.stop_token_ids.empty();
   if (!common.ignore_eos) {
@@ -93,6 +95,7 @@ Request Generation::MakeRequest(const Choice& choice) const {
         {.starts_in_reasoning = prompt.starts_in_reasoning, .when_called = rules.when_called});
   }
   request.sampling = common.sampling;
+  if (prompt.echo) request.prompt_logprobs = common.sampling.top_logprobs;
   // Each choice of a prompt draws its own numbers; the same seed gives the same set of choices.
   if (request.sampling.seed) {
     *request.sampling.seed += static_cast<uint64_t>(choice.index % common.n);
@@ -138,6 +141,7 @@ void Generation::OnEvent(size_t i, const Event& event) {
   if (event.finish == Finish::kCancelled) {
     return Fail(Unavailable("cancelled", "the request was cancelled by the server"));
   }
+  if (state_.spec.prompts[choice.prompt].echo) TakePrompt(i, event);
   const int32_t before = choice.completion_tokens;
   for (size_t k = 0; k < event.tokens.size() && !runs_[i].reader.done(); ++k) {
     const bool is_end = event.finish == Finish::kStop && k + 1 == event.tokens.size();
@@ -206,8 +210,23 @@ bool Generation::IsEnd(int32_t id) const {
   return !state_.spec.common.ignore_eos && Contains(host_->tokenizer->end_ids(), id);
 }
 
+// The prompt is the reply's first piece, which is whole when the first token comes.
+void Generation::TakePrompt(size_t i, const Event& event) {
+  Choice& choice = state_.choices[i];
+  if (choice.completion_tokens > 0) return;
+  const Prompt& prompt = state_.spec.prompts[choice.prompt];
+  std::vector<Token>& tokens = runs_[i].prompt;
+  if (tokens.empty() && wants_tokens()) tokens.push_back({prompt.ids[0], NAN, {}});
+  tokens.insert(tokens.end(), event.prompt.begin(), event.prompt.end());
+  if (event.tokens.empty()) return;
+  Piece& piece = PendingPiece(i, ReplyPart::kContent);
+  piece.text = *prompt.echo;
+  piece.tokens = std::move(tokens);
+}
+
 void Generation::TakeToken(size_t i, const Token& token, bool is_end) {
   const CommonRequest& common = state_.spec.common;
+  if (common.max_tokens == 0) return;
   Choice& choice = state_.choices[i];
   Run& run = runs_[i];
   ++choice.completion_tokens;
@@ -235,8 +254,9 @@ void Generation::FinishChoice(size_t i, const Event& event) {
   } else {
     const bool in_reasoning = run.reader.part() == ReplyPart::kReasoning;
     AppendDeltas(i, run.reader.Finish());
-    choice.finish_reason = event.finish == Finish::kLength ? "length" : "stop";
-    if (event.finish == Finish::kStop && !event.tokens.empty()) {
+    const bool is_length = event.finish == Finish::kLength || state_.spec.common.max_tokens == 0;
+    choice.finish_reason = is_length ? "length" : "stop";
+    if (choice.finish_reason == "stop" && !event.tokens.empty()) {
       const int32_t last = event.tokens.back().id;
       if (!IsEnd(last)) choice.stop_id = last;
     }
@@ -302,7 +322,7 @@ std::string Generation::Emit(size_t i, bool all) {
 }
 
 void Generation::CountTokens(size_t i, const Event& event, int32_t tokens) {
-  if (tokens == 0) return;
+  if (event.tokens.empty()) return;
   Metrics& metrics = *host_->metrics;
   Choice& choice = state_.choices[i];
   Run& run = runs_[i];

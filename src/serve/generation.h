@@ -65,13 +65,15 @@ class Generation {
   struct Run {
     ReplyReader reader;
     std::vector<Piece> pending;
-    SampledReply sampled;  // of a chat
+    std::vector<Token> prompt;  // of an echo, if its logprobs are wanted
+    SampledReply sampled;       // of a chat
     Clock::time_point first_token, last_token;
   };
 
   ReplyReader MakeReader(const Prompt& prompt) const;
   Request MakeRequest(const Choice& choice) const;
   bool IsEnd(int32_t id) const;
+  void TakePrompt(size_t i, const Event& event);
   void TakeToken(size_t i, const Token& token, bool is_end);
   void AppendDeltas(size_t i, std::vector<ReplyDelta> deltas);
   void AppendCall(size_t i, ReplyDelta delta);

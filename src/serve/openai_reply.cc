@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "serve/json_writer.h"
 #include "serve/reply_form.h"
@@ -96,7 +97,8 @@ std::string UsageChunk(const ReplyState& state, std::string_view object) {
   return Event(json.text());
 }
 
-float Shown(float logprob) { return logprob > kLowestLogprob ? logprob : kLowestLogprob; }
+// NaN, which stands for none, stays.
+float Shown(float logprob) { return std::max(logprob, kLowestLogprob); }
 
 class OpenAiForm : public ReplyForm {
  public:
@@ -284,16 +286,12 @@ class CompletionForm : public OpenAiForm {
   std::string StreamBegin(ReplyState* state) const override {
     std::string out;
     for (Choice& choice : state->choices) {
-      const Prompt& prompt = state->spec.prompts[choice.prompt];
-      choice.text_offset = Characters(prompt.echo);
-      if (prompt.echo.empty() && !state->spec.common.return_token_ids) continue;
+      if (!state->spec.common.return_token_ids) continue;
       JsonWriter json;
-      BeginChunk(*state, choice, prompt.echo, &json);
+      BeginChunk(*state, choice, "", &json);
       json.Field("logprobs", nullptr).Field("finish_reason", nullptr);
-      if (state->spec.common.return_token_ids) {
-        WriteIds("prompt_token_ids", prompt.ids, 0, &json);
-        WriteIds("token_ids", {}, 0, &json);
-      }
+      WriteIds("prompt_token_ids", state->spec.prompts[choice.prompt].ids, 0, &json);
+      WriteIds("token_ids", {}, 0, &json);
       EndChunk(*state, false, &json);
       out += Event(json.text());
     }
@@ -332,9 +330,9 @@ class CompletionForm : public OpenAiForm {
     json.Key("choices").BeginArray();
     for (const Choice& choice : state->choices) {
       const Prompt& prompt = state->spec.prompts[choice.prompt];
-      json.BeginObject().Field("index", choice.index).Field("text", prompt.echo + choice.content);
+      json.BeginObject().Field("index", choice.index).Field("text", choice.content);
       json.Key("logprobs");
-      int64_t offset = Characters(prompt.echo);
+      int64_t offset = 0;
       WriteLogprobs(*state, choice.content_tokens_kept, &offset, &json);
       WriteEnd(choice, &json);
       if (state->spec.common.return_token_ids) {
@@ -378,6 +376,10 @@ class CompletionForm : public OpenAiForm {
     for (const Token& token : tokens) json->Value(Shown(token.logprob));
     json->EndArray().Key("top_logprobs").BeginArray();
     for (const Token& token : tokens) {
+      if (std::isnan(token.logprob)) {
+        json->Value(nullptr);
+        continue;
+      }
       json->BeginObject();
       bool has_chosen = false;
       for (size_t i = 0; i < std::min(most, token.top.size()); ++i) {

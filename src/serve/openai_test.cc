@@ -446,8 +446,58 @@ TEST_F(OpenAiTest, Echo) {
   EXPECT_EQ(Complete({{"echo", true}})["choices"][0]["text"], "hello!");
   EXPECT_EQ(Complete({{"echo", true}, {"prompt", Ids("é")}})["choices"][0]["text"], "é!");
   const auto chunks = Stream("/v1/completions", {{"prompt", "hello"}, {"echo", true}});
-  EXPECT_EQ(chunks[0]["choices"][0]["text"], "hello");
-  EXPECT_EQ(chunks[1]["choices"][0]["text"], "!");
+  EXPECT_EQ(chunks[0]["choices"][0]["text"], "hello!");
+}
+
+TEST_F(OpenAiTest, EchoTellsLogprobsOfThePrompt) {
+  Start();
+  ReplyWith(std::string("ab") + kEndToken);
+  const json fields = {{"prompt", "hello"}, {"echo", true}, {"logprobs", 0}};
+  const json told = {{"tokens", {"h", "e", "l", "l", "o", "a", "b"}},
+                     {"token_logprobs", {nullptr, -0.25, -0.25, -0.25, -0.25, -0.5, -0.5}},
+                     {"top_logprobs",
+                      {nullptr,
+                       {{"e", -0.25}},
+                       {{"l", -0.25}},
+                       {{"l", -0.25}},
+                       {{"o", -0.25}},
+                       {{"a", -0.5}},
+                       {{"b", -0.5}}}},
+                     {"text_offset", {0, 1, 2, 3, 4, 5, 6}}};
+  const json whole = Complete(fields);
+  EXPECT_EQ(whole["choices"][0]["text"], "helloab");
+  EXPECT_EQ(whole["choices"][0]["logprobs"], told);
+  EXPECT_EQ(whole["usage"]["completion_tokens"], 3);
+
+  std::string text;
+  json streamed = {{"tokens", json::array()},
+                   {"token_logprobs", json::array()},
+                   {"top_logprobs", json::array()},
+                   {"text_offset", json::array()}};
+  for (const json& chunk : Stream("/v1/completions", fields)) {
+    text += chunk["choices"][0]["text"];
+    for (const auto& [key, values] : chunk["choices"][0]["logprobs"].items()) {
+      streamed[key].insert(streamed[key].end(), values.begin(), values.end());
+    }
+  }
+  EXPECT_EQ(text, "helloab");
+  EXPECT_EQ(streamed, told);
+}
+
+TEST_F(OpenAiTest, AnEchoMayBeAll) {
+  Start();
+  ReplyWith(std::string("ab") + kEndToken);
+  for (const json& fields : {json{{"echo", true}, {"max_tokens", 0}},
+                             json{{"echo", true}, {"max_tokens", 0}, {"logprobs", 1}}}) {
+    const json reply = Complete(fields);
+    EXPECT_EQ(reply["choices"][0]["text"], "hello");
+    EXPECT_EQ(reply["choices"][0]["finish_reason"], "length");
+    EXPECT_EQ(reply["usage"]["completion_tokens"], 0);
+    EXPECT_EQ(reply["usage"]["prompt_tokens"], 5);
+    if (fields.contains("logprobs")) {
+      EXPECT_EQ(reply["choices"][0]["logprobs"]["tokens"].size(), 5u);
+    }
+  }
 }
 
 TEST_F(OpenAiTest, CompletionStream) {

@@ -188,8 +188,9 @@ Prepared PrepareCompletion(const PromptContext& context, std::string_view body,
     Prompt prompt;
     if (request.echo) {
       StreamDecoder decoder(*context.tokenizer, request.common.skip_special_tokens);
-      for (const int32_t id : ids) prompt.echo += decoder.Feed(id);
-      prompt.echo += decoder.Finish();
+      std::string& echo = prompt.echo.emplace();
+      for (const int32_t id : ids) echo += decoder.Feed(id);
+      echo += decoder.Finish();
     }
     prompt.ids = std::move(ids);
     out.spec.prompts.push_back(std::move(prompt));

@@ -21,7 +21,7 @@ namespace seacliff::serve {
 struct Prompt {
   std::vector<int32_t> ids;
   bool starts_in_reasoning = false, continues_message = false;  // as EncodedPrompt's
-  std::string echo;                                             // text put before the reply
+  std::optional<std::string> echo;                              // the reply begins with it
   uint64_t turn = 0, continues = 0;                             // as Request's
   ReplyPlace place;                                             // of a chat's
 };
@@ -43,13 +43,13 @@ struct GenerationSpec {
   bool forgets_reasoning = false;
 };
 
-// A stretch of reply of one part. Tokens are kept only where the client wants logprobs or ids; they
-// belong to the text as nearly as held-back text allows.
+// A stretch of reply of one part, or of an echoed prompt. Tokens are kept only where the client
+// wants logprobs or ids; they belong to the text as nearly as held-back text allows.
 struct Piece {
   ReplyPart part = ReplyPart::kContent;
   std::string text;
-  std::vector<Token> tokens;
-  int32_t call = -1;  // of a tool call, as ReplyDelta's; -1: only tokens
+  std::vector<Token> tokens;  // the first of a prompt has NaN as its logprob: none
+  int32_t call = -1;          // of a tool call, as ReplyDelta's; -1: only tokens
   std::string name;
 
   bool has_text() const { return !text.empty() || !name.empty(); }

@@ -152,7 +152,7 @@ ApiError ParseBody(std::string_view body, JsonDocument* document, simdjson::dom:
 }
 
 void ReadCommon(std::string_view body, Fields* fields, const ServeOptions& options,
-                CommonRequest* request) {
+                CommonRequest* request, int32_t least_tokens) {
   request->sampling = options.default_sampling;
   fields->String("model", &request->model);
   fields->Bool("stream", &request->stream);
@@ -161,7 +161,7 @@ void ReadCommon(std::string_view body, Fields* fields, const ServeOptions& optio
   int32_t best_of = request->n;
   fields->Int("best_of", 1, kMaxInt32, &best_of);
   if (best_of != request->n) fields->Fail(NotSupportedYet("best_of"));
-  fields->Int("max_tokens", 1, kMaxInt32, &request->max_tokens);
+  fields->Int("max_tokens", least_tokens, kMaxInt32, &request->max_tokens);
   ReadSampling(fields, &request->sampling);
   fields->Strings("stop", kMaxStops, &request->stop);
   size_t stop_bytes = 0;
@@ -216,18 +216,13 @@ ApiError ParseCompletionRequest(std::string_view body, const ServeOptions& optio
   if (error.any()) return error;
   Fields fields(object, "", &error);
   CommonRequest& common = request->common;
-  ReadCommon(body, &fields, options, &common);
-  if (common.max_tokens == 0) common.max_tokens = 16;  // the API's own default
+  fields.Bool("echo", &request->echo);
+  ReadCommon(body, &fields, options, &common, request->echo ? 0 : 1);
+  if (common.max_tokens < 0) common.max_tokens = 16;  // the API's own default
   if (common.sampling.min_tokens > common.max_tokens) {
     fields.Fail("min_tokens", "must not be larger than max_tokens");
   }
   fields.Int("logprobs", 0, options.max_logprobs, &common.sampling.top_logprobs);
-  fields.Bool("echo", &request->echo);
-  if (request->echo && common.sampling.top_logprobs >= 0) {
-    ApiError both = NotSupportedYet("logprobs");
-    both.message = "logprobs: together with echo (the prompt's logprobs) is not supported yet";
-    fields.Fail(std::move(both));
-  }
   bool add_special_tokens = true;  // read for its type: V4's tokenizer adds none either way
   fields.Bool("add_special_tokens", &add_special_tokens);
   ReadPrompt(&fields, request);

@@ -23,7 +23,7 @@ struct CommonRequest {
   bool stream = false;
   bool include_usage = false, continuous_usage = false;
   int32_t n = 1;
-  int32_t max_tokens = 0;  // 0: not given
+  int32_t max_tokens = -1;  // -1: not given; 0, of an echo alone: nothing is generated
   SamplingParams sampling;
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids;
@@ -79,8 +79,9 @@ struct DetokenizeRequest {
 ApiError ParseDetokenizeRequest(std::string_view body, DetokenizeRequest* request);
 
 // Pieces of the above that other kinds of request will use too.
+// `least_tokens`: the smallest max_tokens.
 void ReadCommon(std::string_view body, Fields* fields, const ServeOptions& options,
-                CommonRequest* request);
+                CommonRequest* request, int32_t least_tokens = 1);
 // `request->common` is read already.
 void ReadChat(std::string_view body, Fields* fields, const ServeOptions& options,
               ChatRequest* request);

@@ -213,7 +213,7 @@ TEST(Requests, CompletionFaultsNameTheirField) {
       {{{"prompt", {-1}}}, "prompt"},
       {{{"prompt", {{{1, 2}, "a"}}}}, "prompt"},
       {{{"logprobs", 21}}, "logprobs"},
-      {{{"logprobs", 1}, {"echo", true}}, "logprobs"},
+      {{{"max_tokens", 0}, {"echo", false}}, "max_tokens"},
       {{{"echo", "x"}}, "echo"},
       {{{"n", 1024}, {"prompt", {"a", "b"}}}, "prompt"},
   };

@@ -46,6 +46,22 @@ def test_echo(client):
     assert complete(client, echo=True).choices[0].text == "Once upon a time" + plain
 
 
+def test_echo_tells_the_logprobs_that_the_tokens_were_sampled_with(client):
+    said = complete(client, logprobs=3, extra_body={"return_token_ids": True}).choices[0]
+    ids = said.model_extra["prompt_token_ids"] + said.model_extra["token_ids"]
+    for fields in ({"max_tokens": 0}, {"max_tokens": 1}, {"max_tokens": 1, "stream": True}):
+        reply = complete(client, ids, echo=True, logprobs=3, **fields)
+        chunks = list(reply) if "stream" in fields else [reply]
+        told = [chunk.choices[0].logprobs for chunk in chunks if chunk.choices[0].logprobs]
+        values = sum((part.token_logprobs for part in told), [])
+        tops = sum((part.top_logprobs for part in told), [])
+        assert values[0] is None and tops[0] is None
+        begin = len(ids) - len(said.logprobs.token_logprobs)
+        assert values[begin : len(ids)] == said.logprobs.token_logprobs
+        assert tops[begin : len(ids)] == said.logprobs.top_logprobs
+        assert len(values) == len(ids) + fields["max_tokens"]
+
+
 def test_ignore_eos_gives_every_token(client):
     reply = complete(client, max_tokens=40, extra_body={"ignore_eos": True})
     assert reply.usage.completion_tokens == 40

@@ -129,6 +129,7 @@ class FakeEngine : public Engine {
     Pace pace;
     Clock::time_point begins;
     int given = 0;
+    size_t scored = 1;  // of the prompt
     bool cancelled = false;
   };
 
@@ -143,7 +144,8 @@ class FakeEngine : public Engine {
       for (auto it = live_.begin(); it != live_.end();) {
         Event event = Step(&it->second);
         const bool ended = event.finish != Finish::kNone;
-        if (ended || !event.tokens.empty()) events.emplace_back(it->second.sink, std::move(event));
+        if (ended || !event.tokens.empty() || !event.prompt.empty())
+          events.emplace_back(it->second.sink, std::move(event));
         it = ended ? live_.erase(it) : std::next(it);
       }
       ++steps_;
@@ -176,6 +178,14 @@ class FakeEngine : public Engine {
       return event;
     }
     event.cached_tokens = 2;
+    const std::vector<int32_t>& prompt = live->request->prompt;
+    if (live->request->prompt_logprobs >= 0 && live->scored < prompt.size()) {
+      const size_t end = live->scored == 1 ? (prompt.size() + 1) / 2 : prompt.size();
+      for (; live->scored < end; ++live->scored) {
+        event.prompt.push_back({prompt[live->scored], -0.25f, {}});
+      }
+      if (end < prompt.size()) return event;
+    }
     for (int i = 0; i < live->pace.tokens && event.finish == Finish::kNone; ++i) {
       Token token;
       token.id = live->tokens[static_cast<size_t>(live->given) % live->tokens.size()];
