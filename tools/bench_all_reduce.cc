@@ -27,10 +27,16 @@ constexpr int64_t kGraphBytes = int64_t{1} << 30;  // but no more than these
 constexpr size_t kReplays = 11;
 
 struct Rank {
-  std::unique_ptr<Device> device;
+  Device* device = nullptr;
   std::unique_ptr<Context> context;
   std::unique_ptr<Communicator> communicator;
   Buffer memory;
+};
+
+// Any communicator may hold memory of all devices, which therefore go last.
+struct Ranks {
+  std::vector<std::unique_ptr<Device>> devices;
+  std::vector<Rank> all;
 };
 
 struct Line {
@@ -39,22 +45,25 @@ struct Line {
   double microseconds;  // median, of one call
 };
 
-Result<std::vector<Rank>> OpenRanks(int64_t size, const std::string& nccl_library) {
+Result<Ranks> OpenRanks(int64_t size, const std::string& nccl_library) {
   const Machine machine = InspectMachine();
   if (machine.gpus.empty()) return NotFound("bench all-reduce: no usable GPU: " + machine.no_gpu);
-  std::vector<Rank> ranks(static_cast<size_t>(size));
+  Ranks ranks;
   std::vector<Device*> devices;
-  for (size_t r = 0; r < ranks.size(); ++r) {
-    const Gpu& gpu = machine.gpus[r % machine.gpus.size()];
-    SC_ASSIGN_OR_RETURN(ranks[r].device, OpenDevice(gpu.index, {}));
-    devices.push_back(ranks[r].device.get());
+  for (int64_t r = 0; r < size; ++r) {
+    const Gpu& gpu = machine.gpus[static_cast<size_t>(r) % machine.gpus.size()];
+    SC_ASSIGN_OR_RETURN(auto device, OpenDevice(gpu.index, {}));
+    devices.push_back(device.get());
+    ranks.devices.push_back(std::move(device));
   }
   SC_ASSIGN_OR_RETURN(auto group, MakeDeviceGroup(devices, {.nccl_library = nccl_library}));
-  for (size_t r = 0; r < ranks.size(); ++r) {
-    ranks[r].communicator = std::move(group[r]);
-    ranks[r].context = std::make_unique<Context>(1);
-    ranks[r].context->set_device(devices[r]);
-    ranks[r].memory = devices[r]->Allocate(*std::max_element(kMessages, std::end(kMessages)));
+  for (size_t r = 0; r < devices.size(); ++r) {
+    Rank& rank = ranks.all.emplace_back();
+    rank.device = devices[r];
+    rank.communicator = std::move(group[r]);
+    rank.context = std::make_unique<Context>(1);
+    rank.context->set_device(devices[r]);
+    rank.memory = devices[r]->Allocate(*std::max_element(kMessages, std::end(kMessages)));
     SC_RETURN_IF_ERROR(devices[r]->Synchronize());
   }
   return ranks;
@@ -106,7 +115,8 @@ Status BenchAllReduce(const Settings& s) {
   if (s.tensor_parallel_size < 2) {
     return InvalidArgument("bench all-reduce: needs --tensor-parallel-size 2 or more");
   }
-  SC_ASSIGN_OR_RETURN(std::vector<Rank> ranks, OpenRanks(s.tensor_parallel_size, s.nccl_library));
+  SC_ASSIGN_OR_RETURN(Ranks opened, OpenRanks(s.tensor_parallel_size, s.nccl_library));
+  std::vector<Rank>& ranks = opened.all;
   const auto size = static_cast<int64_t>(ranks.size());
   Device& first = *ranks[0].device;
   Device& second = *ranks[1].device;

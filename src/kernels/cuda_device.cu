@@ -272,6 +272,7 @@ void cuda::AllowShared(Context& k, const void* kernel, int64_t bytes) {
   int64_t& most = allowed[{k.device()->gpu().index, kernel}];
   if (bytes <= most) return;
   most = bytes;
+  k.device()->stream();  // makes it this thread's current device, which the attribute is set on
   // A launch that asks for more than there is fails.
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                        static_cast<int>(bytes));

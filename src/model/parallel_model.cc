@@ -243,7 +243,7 @@ Result<std::unique_ptr<Model>> LoadParallelModel(const ModelOptions& options,
   group.timeout_seconds = options.rank_timeout;
   group.nccl_library = options.nccl_library;
   SC_ASSIGN_OR_RETURN(const Rows rows, Rows::Parse(options.kernels));
-  group.nccl = !rows.portable();
+  group.nccl = !rows.portable() || rows.forced(Op::kAllReduce) == "nccl";
   SC_ASSIGN_OR_RETURN(auto comms, MakeDeviceGroup(open, group));
   return LoadRanks(options, std::move(devices), std::move(comms), progress);
 }

@@ -21,11 +21,13 @@ struct ParallelRank {
   std::unique_ptr<Model> model;
 };
 
-// The ranks of one process. Communicators go before models and devices, whose memory they use.
+// The ranks of one process. Communicators go before devices, whose memory they use, and after all
+// models: NCCL waits until no graph is left that holds a call of it.
 struct RankGroup {
   std::vector<std::shared_ptr<Device>> devices;  // of the models; none on the host
   std::vector<ParallelRank> ranks;
   ~RankGroup() {
+    for (ParallelRank& rank : ranks) rank.model.reset();
     for (ParallelRank& rank : ranks) rank.comm.reset();
   }
 };

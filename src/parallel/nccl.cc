@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 
 namespace seacliff {
@@ -73,6 +74,8 @@ struct Nccl::Library {
 
 Result<std::unique_ptr<Nccl::Library>> Nccl::Load(const std::string& file) {
   auto library = std::make_unique<Library>();
+  // Multicast connects at the first message that is long enough, which may be in a step.
+  setenv("NCCL_NVLS_ENABLE", "0", /*overwrite=*/0);
   void* handle = nullptr;
   std::string why;
   for (const std::string& place : file.empty() ? Places() : std::vector{file}) {
@@ -112,15 +115,18 @@ Result<std::unique_ptr<Nccl>> Nccl::Make(std::span<Device* const> devices,
     nccl->ranks_.back()->comm = comm;
   }
   // What NCCL sets up at first use, it sets up here, where nobody waits with a lock.
+  constexpr int64_t kFew = 256, kMany = 8 << 20;  // bytes: one message of each kind
   std::vector<Buffer> numbers;
-  for (Device* device : devices) numbers.push_back(device->Allocate(256, "NCCL"));
-  calls.group_start();
-  for (size_t r = 0; r < comms.size(); ++r) {
-    calls.all_reduce(numbers[r].data(), numbers[r].data(), 64, kFloat32, kSum, comms[r],
-                     devices[r]->stream());
+  for (Device* device : devices) numbers.push_back(device->Allocate(kMany, "NCCL"));
+  for (const int64_t bytes : {kFew, kMany}) {
+    calls.group_start();
+    for (size_t r = 0; r < comms.size(); ++r) {
+      calls.all_reduce(numbers[r].data(), numbers[r].data(), static_cast<size_t>(bytes / 4),
+                       kFloat32, kSum, comms[r], devices[r]->stream());
+    }
+    SC_RETURN_IF_ERROR(calls.Check(calls.group_end(), "the first all-reduces"));
+    for (Device* device : devices) SC_RETURN_IF_ERROR(device->Synchronize());
   }
-  SC_RETURN_IF_ERROR(calls.Check(calls.group_end(), "the first all-reduce"));
-  for (Device* device : devices) SC_RETURN_IF_ERROR(device->Synchronize());
   return nccl;
 }
 
