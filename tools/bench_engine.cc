@@ -128,6 +128,7 @@ Status BenchEngine(const Settings& settings, const std::string& command) {
     const int64_t all = std::max<int64_t>(s.num_prompts, 1);
     s.max_num_seqs = std::max(s.max_num_seqs, concurrency == 0 ? all : concurrency);
   }
+  s.max_waiting = std::max<int64_t>(s.num_prompts, 1024);
   if (s.max_model_len == 0) s.max_model_len = s.input_len + s.output_len;
   if (s.max_model_len < s.input_len + s.output_len) {
     return InvalidArgument(

@@ -147,6 +147,9 @@ EngineOptions EngineOptionsOf(const Settings& settings) {
   options.max_model_len = static_cast<int32_t>(settings.max_model_len);
   options.max_num_seqs = static_cast<int32_t>(settings.max_num_seqs);
   options.max_num_batched_tokens = static_cast<int32_t>(settings.max_num_batched_tokens);
+  if (settings.max_waiting > 0) options.max_waiting = static_cast<int32_t>(settings.max_waiting);
+  options.long_prefill_token_threshold =
+      static_cast<int32_t>(settings.long_prefill_token_threshold);
   options.prefix_caching = !settings.no_prefix_caching;
   options.kv_cache_memory = settings.kv_cache_memory.value;
   options.gpu_memory_utilization = settings.gpu_memory_utilization;

@@ -123,6 +123,10 @@ struct EngineOptions {
   int32_t max_model_len = 0;  // 0: from config.json, at most what the cache holds
   int32_t max_num_seqs = 16;
   int32_t max_num_batched_tokens = 512;
+  int32_t max_waiting = 1024;  // more are refused
+  // Tokens that a prompt may have computed before it gives way to requests that decode; -1: 4,096
+  // on a GPU, where short chunks cost as much as long ones, and none on the CPU.
+  int32_t long_prefill_token_threshold = -1;
   bool prefix_caching = true;
   // Bytes; 0: on a GPU what gpu_memory_utilization leaves for it, on the CPU from max_num_seqs and
   // max_model_len.

@@ -79,6 +79,10 @@ constexpr Setting kSettings[] = {
   {"--max-num-batched-tokens", &S::max_num_batched_tokens, "512", "N", 1, 1048576,
    kEngine | kBench | kShow,
    "tokens of one step; longer prompts are taken in chunks"},
+  {"--long-prefill-token-threshold", &S::long_prefill_token_threshold, "-1", "N", -1, 1048576,
+   kServe | kBench,
+   "tokens that a prompt may have computed before it gives way to requests that decode; -1: 4,096 on "
+   "a GPU, 0 on the CPU"},
   {"--kv-cache-memory", &S::kv_cache_memory, "0", "BYTES", 0, kInt53, kEngine | kShow,
    "memory for the cache, as 512M or 8G; 0: on a GPU what --gpu-memory-utilization leaves for it, on "
    "the CPU from the sequences and their length"},

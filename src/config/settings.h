@@ -28,6 +28,7 @@ struct Settings {
   std::string load_format, repack_cache, numerics, output_projection, kernels, nccl_library;
   int64_t threads = 0;
   int64_t max_model_len = 0, max_num_seqs = 1, max_num_batched_tokens = 512;
+  int64_t long_prefill_token_threshold = -1;
   ByteSize kv_cache_memory, device_memory;
   double gpu_memory_utilization = 0.9;
   bool enable_prefix_caching = false, no_prefix_caching = false;

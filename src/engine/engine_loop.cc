@@ -22,6 +22,7 @@ SchedulerOptions SchedulerOptionsOf(const EngineLoopOptions& options, const Mode
   scheduler.max_num_seqs = options.max_num_seqs;
   scheduler.max_num_batched_tokens = options.max_num_batched_tokens;
   scheduler.max_waiting = options.max_waiting;
+  scheduler.unpaced_tokens = options.unpaced_tokens;
   scheduler.window = config.window;
   scheduler.cache = options.cache;
   return scheduler;
@@ -267,7 +268,7 @@ void EngineLoop::Step() {
   sampled_at_ = Clock::now();
   known_sizes_.set(SizeOf(plan));
   const double seconds = std::chrono::duration<double>(sampled_at_ - start).count();
-  pacer_.Record(plan.decodes, plan.tokens - plan.decodes, seconds);
+  if (plan.paced) pacer_.Record(plan.decodes, plan.tokens - plan.decodes, seconds);
   decode_seconds_ = plan.decodes == plan.tokens ? seconds : 0;
   const auto requests = std::min<int64_t>(
       scheduler_.foreground_running() + scheduler_.foreground_waiting(), options_.max_num_seqs);

@@ -45,6 +45,7 @@ struct EngineLoopOptions {
   int32_t max_num_seqs = 16;
   int32_t max_num_batched_tokens = 512;
   int32_t max_waiting = 1024;
+  int32_t unpaced_tokens = 0;                  // sched/scheduler.h
   CacheSize cache;                             // of which the model holds the memory
   uint64_t seed = 0;                           // of requests that bring none
   std::function<void(const Status&)> on_lost;  // as in EngineOptions; may be empty

@@ -39,6 +39,8 @@ Result<MemoryPlan> PlanFor(const EngineOptions& options, bool exact, const Model
   return PlanLoading(options.device, std::move(request));
 }
 
+constexpr int32_t kUnpacedTokens = 4096;
+
 // What the options come to.
 struct Loading {
   ModelOptions model;
@@ -96,11 +98,15 @@ Result<std::unique_ptr<Engine>> Engine::Load(const EngineOptions& options,
                       TokenMasks::Make(model->context().device(), options.max_num_seqs,
                                        model->config().vocab_size));
   SC_LOG_INFO("{}", SummarizeCache(loading.plan));
+  const bool on_device = model->context().device() != nullptr;
 
   EngineLoopOptions loop;
   loop.max_model_len = static_cast<int32_t>(loading.plan.cache.max_model_len);
   loop.max_num_seqs = options.max_num_seqs;
   loop.max_num_batched_tokens = options.max_num_batched_tokens;
+  loop.max_waiting = options.max_waiting;
+  loop.unpaced_tokens = options.long_prefill_token_threshold;
+  if (loop.unpaced_tokens < 0) loop.unpaced_tokens = on_device ? kUnpacedTokens : 0;
   loop.cache = loading.plan.cache.size;
   loop.seed = options.seed;
   loop.on_lost = options.on_lost;

@@ -89,7 +89,8 @@ const StepPlan& Scheduler::Plan() {
   int64_t budget = options_.max_num_batched_tokens;
   PlanDecodes(budget);
   plan_.decodes = static_cast<int64_t>(plan_.steps.size());
-  PlanPrompts(plan_.decodes == 0 ? budget : std::min(budget, prompt_limit_));
+  plan_.paced = Paces();
+  PlanPrompts(plan_.paced ? std::min(budget, prompt_limit_) : budget);
   // The first sequence in the order fits an empty cache, so work never stands still.
   SC_CHECK(!plan_.steps.empty() || (running_.empty() && waiting_.empty()) || withheld_ > 0);
   planned_ = !plan_.steps.empty();
@@ -130,6 +131,13 @@ int64_t Scheduler::Reach(const Sequence& sequence) const {
 bool Scheduler::Extend(Sequence& sequence, int64_t tokens) {
   const int64_t more = PagesOf(tokens) - static_cast<int64_t>(sequence.pages.compressed.size());
   return (more <= 0 || more <= available()) && cache_.Extend(tokens, sequence.pages);
+}
+
+bool Scheduler::Paces() const {
+  return plan_.decodes > 0 &&
+         std::none_of(running_.begin(), running_.end(), [](const Owned& sequence) {
+           return sequence->remaining() > 1 && sequence->computed < sequence->paced_from;
+         });
 }
 
 void Scheduler::PlanDecodes(int64_t& budget) {

@@ -13,6 +13,10 @@
 // cannot use goes to the other. A short prompt thus never waits behind a long one, and no prompt
 // starves: one day it is the oldest, and then half of every step is its own.
 //
+// Beside decodes a step brings prompts no more tokens than the engine says, so that one long prompt
+// does not slow down the rest. But while any prompt has not had its first unpaced_tokens, steps are
+// as long as they may be: many short chunks cost more in all than one long one.
+//
 // When pages run out, the last running sequence in the order that is not in the plan yet is
 // preempted: its blocks stay in the prefix index, and it waits in its place by arrival. The first
 // one is never preempted, so work goes on.
@@ -50,6 +54,7 @@ struct SchedulerOptions {
   int64_t max_waiting = 1024;
   int64_t window = kPageTokens;
   int64_t snapshot_every = kSnapshotEvery;
+  int64_t unpaced_tokens = 0;
   CacheSize cache;
 };
 
@@ -73,8 +78,8 @@ class Scheduler {
   // Forgets a sequence and frees all it holds, at once; complete blocks stay cached. False if there
   // is none of this id. Not between Plan and Commit.
   bool Cancel(uint64_t id);
-  // The most prompt tokens of a step that also carries decodes, from the next plan on. 0 brings
-  // none, so it must not stay.
+  // The most prompt tokens of a paced step, from the next plan on. 0 brings none, so it must not
+  // stay.
   void set_prompt_limit(int64_t tokens) { prompt_limit_ = tokens; }
 
   // The next step; without steps when there is nothing to do. Commit or Fail must follow.
@@ -135,6 +140,7 @@ class Scheduler {
   bool IsWanted(const Sequence& sequence, int64_t position) const;
   int64_t Reach(const Sequence& sequence) const;
   bool Extend(Sequence& sequence, int64_t tokens);
+  bool Paces() const;
   void PlanDecodes(int64_t& budget);
   void PlanPrompts(int64_t budget);
   void BringChunk(Sequence& sequence, int64_t tokens);

@@ -178,6 +178,31 @@ TEST(SchedulerTest, ThePromptLimitHoldsForStepsWithDecodes) {
 
 // Three that fit one by one and not together: the youngest makes room, comes back when there is
 // some, and starts where it was.
+TEST(SchedulerTest, TheFirstTokensOfAPromptAreNotPaced) {
+  SchedulerOptions options = Options(4, 100);
+  options.unpaced_tokens = 150;
+  Scheduler scheduler(options);
+  ASSERT_TRUE(scheduler.Add(MakeSequence(1, 3, 80)).ok());
+  CommitAll(scheduler, scheduler.Plan(), 7);
+  scheduler.set_prompt_limit(20);
+  ASSERT_TRUE(scheduler.Add(MakeSequence(2, 500, 8)).ok());
+  const auto step = [&] {
+    const StepPlan& plan = scheduler.Plan();
+    const Division tokens = Tokens(plan);
+    CommitAll(scheduler, plan, 7);
+    return tokens;
+  };
+  EXPECT_EQ(step(), (Division{{1, 1}, {2, 99}}));
+  EXPECT_EQ(step(), (Division{{1, 1}, {2, 99}}));
+  EXPECT_EQ(step(), (Division{{1, 1}, {2, 20}}));
+  EXPECT_TRUE(scheduler.plan().paced);
+  // The long one goes along with a short one.
+  ASSERT_TRUE(scheduler.Add(MakeSequence(3, 40, 8)).ok());
+  EXPECT_EQ(step(), (Division{{1, 1}, {2, 59}, {3, 40}}));
+  EXPECT_FALSE(scheduler.plan().paced);
+  EXPECT_EQ(step(), (Division{{1, 1}, {2, 20}, {3, 1}}));
+}
+
 TEST(SchedulerTest, TheYoungestIsPreemptedAndResumed) {
   Scheduler scheduler(Caching(3, 512, /*compressed_pages=*/9));
   for (uint64_t id = 1; id <= 3; ++id) {

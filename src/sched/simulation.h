@@ -94,6 +94,7 @@ class Simulation {
     options_.max_waiting = Pick(1, 30);
     options_.window = Pick(0, 2) == 0 ? Pick(1, 400) : kPageTokens;
     options_.snapshot_every = Pick(1, 8) * kPageTokens;
+    options_.unpaced_tokens = Pick(0, 2) == 0 ? Pick(1, 600) : 0;
     longest_ = Pick(2, 1500);
     CacheLimits limits;
     limits.max_num_seqs = options_.max_num_seqs;
@@ -381,7 +382,10 @@ class Simulation {
     ASSERT_EQ(tokens, plan.tokens);
     ASSERT_EQ(logits, plan.logits);
     ASSERT_LE(logits, options_.max_num_seqs);
-    if (plan.decodes > 0) {
+    if (options_.unpaced_tokens == 0) {
+      ASSERT_EQ(plan.paced, plan.decodes > 0);
+    }
+    if (plan.paced) {
       ASSERT_LE(prompt_tokens, prompt_limit_);
     }
     CheckNobodyStalls(plan);

@@ -36,6 +36,7 @@ struct StepPlan {
   std::vector<SequenceStep> steps;  // decodes first
   int64_t tokens = 0, logits = 0;   // over all steps
   int64_t decodes = 0;              // steps of one token that continue an answer
+  bool paced = false;               // they held back the prompts: set_prompt_limit
   std::vector<LostPrefix> lost;     // of sequences that were let in
 };
 
