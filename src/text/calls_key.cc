@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <system_error>
 
 #include "text/chat_turns.h"
 #include "text/json_text.h"
@@ -16,7 +17,8 @@ std::string Number(const std::string& text) {
   constexpr double kExact = 9007199254740992.0;  // whole numbers up to here are doubles
   double value = 0;
   if (text.find_first_of(".eE") == text.npos) return text;
-  std::from_chars(text.data(), text.data() + text.size(), value);
+  const auto read = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (read.ec != std::errc()) return text;  // no double is near it
   if (std::nearbyint(value) == value && std::fabs(value) < kExact) {
     return fmt::format("{}", static_cast<int64_t>(value));
   }

@@ -1,4 +1,5 @@
 // Which tool calls are the same.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "seacliff/text.h"
@@ -31,6 +32,12 @@ TEST(CallsKey, DiffersForAnythingElse) {
   EXPECT_NE(Key("{}", "g"), Key("{}"));
   // Beyond what a double can tell apart.
   EXPECT_NE(Key(R"({"a": 12345678901234567890})"), Key(R"({"a": 12345678901234567891})"));
+  // Beyond what a double can hold.
+  for (const char* number : {"1e400", "-1e400", "1e-400"}) {
+    const std::string huge = Key(fmt::format("{{\"a\": {}}}", number));
+    EXPECT_NE(huge, Key(R"({"a": 0.0})")) << number;
+    EXPECT_NE(huge, Key(R"({"a": 1e401})")) << number;
+  }
   const ChatToolCall one{"", "f", "{}"};
   const std::vector<ChatToolCall> two = {one, one};
   EXPECT_NE(CallsKey(two), Key("{}"));

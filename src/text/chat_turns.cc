@@ -4,9 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 
 namespace seacliff {
@@ -243,7 +243,7 @@ Status AttachRequest(const ChatOptions& options, std::vector<ChatTurn>* turns) {
 
 // Ids do not appear in a prompt: the order is all that links a result to its call.
 void SortResults(std::vector<ChatTurn>* turns) {
-  std::unordered_map<std::string_view, size_t> places;  // of the last calls, by id
+  std::map<std::string_view, size_t> places;  // of the last calls, by id
   const auto position = [&places](const ChatTurn::Block& block) {
     const auto call = places.find(block.call_id);
     return call == places.end() ? 0 : call->second;

@@ -4,7 +4,9 @@
 #include <fmt/format.h>
 #include <simdjson.h>
 
-#include <unordered_map>
+#include <algorithm>
+#include <charconv>
+#include <map>
 
 namespace seacliff {
 namespace {
@@ -59,7 +61,7 @@ bool ReadArray(simdjson::ondemand::value value, int depth, JsonText* out) {
 }
 
 bool ReadMembers(simdjson::ondemand::object object, int depth, JsonText* out) {
-  std::unordered_map<std::string, size_t> places;
+  std::map<std::string, size_t> places;  // no hash: whoever sends the keys could make them collide
   for (auto field : object) {
     std::string_view key;
     simdjson::ondemand::value element;
@@ -113,6 +115,29 @@ bool Read(simdjson::ondemand::value value, int depth, JsonText* out) {
   return false;
 }
 
+// A step of a JSON pointer in a URL, as it was before it was escaped.
+std::string Unescaped(std::string_view step) {
+  std::string out;
+  while (!step.empty()) {
+    size_t size = 1;
+    char c = step[0];
+    if (step.starts_with("~0") || step.starts_with("~1")) {
+      c = step[1] == '0' ? '~' : '/';
+      size = 2;
+    } else if (c == '%' && step.size() > 2) {
+      uint8_t byte = 0;
+      const char* const end = step.data() + 3;
+      if (std::from_chars(step.data() + 1, end, byte, 16).ptr == end) {
+        c = static_cast<char>(byte);
+        size = 3;
+      }
+    }
+    out += c;
+    step.remove_prefix(size);
+  }
+  return out;
+}
+
 }  // namespace
 
 const JsonText* JsonText::Find(std::string_view key) const {
@@ -120,6 +145,28 @@ const JsonText* JsonText::Find(std::string_view key) const {
     if (member.key == key) return &member.value;
   }
   return nullptr;
+}
+
+const JsonText* JsonText::At(std::string_view step) const {
+  if (kind != Kind::kArray) return Find(step);
+  size_t index = items.size();
+  const char* const end = step.data() + step.size();
+  const bool is_index = std::from_chars(step.data(), end, index).ptr == end;
+  return is_index && index < items.size() ? &items[index] : nullptr;
+}
+
+std::optional<std::vector<std::string>> ReferenceSteps(std::string_view reference) {
+  if (!reference.starts_with('#')) return std::nullopt;
+  reference.remove_prefix(1);
+  std::vector<std::string> steps;
+  while (reference.starts_with('/')) {
+    reference.remove_prefix(1);
+    const size_t end = std::min(reference.find('/'), reference.size());
+    steps.push_back(Unescaped(reference.substr(0, end)));
+    reference.remove_prefix(end);
+  }
+  if (!reference.empty()) return std::nullopt;
+  return steps;
 }
 
 Result<JsonText> ParseJsonObject(std::string_view text, std::string_view field) {

@@ -22,6 +22,8 @@ struct JsonText {
   std::vector<JsonMember> members;  // kObject; each key once
 
   const JsonText* Find(std::string_view key) const;
+  // One of a reference's steps: a member by its key, an item by its index. Null if there is none.
+  const JsonText* At(std::string_view step) const;
 };
 
 struct JsonMember {
@@ -35,6 +37,10 @@ Result<JsonText> ParseJsonObject(std::string_view text, std::string_view field);
 
 // Any JSON value; nothing if the text is none.
 std::optional<JsonText> ParseJsonValue(std::string_view text);
+
+// The steps of a reference within a JSON Schema: $defs and a/b for "#/$defs/a~1b". Nothing if it
+// leads out of the schema.
+std::optional<std::vector<std::string>> ReferenceSteps(std::string_view reference);
 
 // json.dumps(value, ensure_ascii=False), but numbers keep their spelling.
 void AppendJson(const JsonText& value, std::string* out);

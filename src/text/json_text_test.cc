@@ -64,6 +64,33 @@ TEST(JsonText, ReadsAnyValue) {
   }
 }
 
+TEST(JsonText, FollowsReferences) {
+  const auto root = ParseJsonObject(
+      R"({"$defs": {"a/b": 1, "a b": 2, "~": 3, "%4": 4, "": 5}, "allOf": [6, {"x": 7}]})", "");
+  ASSERT_TRUE(root.ok());
+  const auto at = [&root](std::string_view reference) {
+    const JsonText* value = &*root;
+    const auto steps = ReferenceSteps(reference);
+    if (!steps) return std::string("elsewhere");
+    for (const std::string& step : *steps) value = value == nullptr ? nullptr : value->At(step);
+    return value == nullptr ? "nothing" : value == &*root ? "root" : value->text;
+  };
+  EXPECT_EQ(at("#"), "root");
+  EXPECT_EQ(at("#/$defs/a~1b"), "1");
+  EXPECT_EQ(at("#/$defs/a%2Fb"), "1");
+  EXPECT_EQ(at("#/%24defs/a%20b"), "2");
+  EXPECT_EQ(at("#/$defs/~0"), "3");
+  EXPECT_EQ(at("#/$defs/%4"), "4");
+  EXPECT_EQ(at("#/$defs/"), "5");
+  EXPECT_EQ(at("#/allOf/0"), "6");
+  EXPECT_EQ(at("#/allOf/1/x"), "7");
+  for (const char* step : {"2", "-1", "0x", "", "99999999999999999999"}) {
+    EXPECT_EQ(at("#/allOf/" + std::string(step)), "nothing") << step;
+  }
+  EXPECT_EQ(at("#/no/such"), "nothing");
+  for (const char* other : {"", "a", "#a", "http://a/#/b"}) EXPECT_EQ(at(other), "elsewhere");
+}
+
 TEST(JsonText, RefusesBottomlessNesting) {
   const std::string deep(100000, '[');
   EXPECT_TRUE(Printed("{\"a\": " + deep).starts_with("error: "));

@@ -2,7 +2,6 @@
 #include "text/reply_arguments.h"
 
 #include <algorithm>
-#include <cctype>
 #include <utility>
 
 #include "text/json_text.h"
@@ -11,8 +10,6 @@ namespace seacliff {
 namespace {
 
 bool IsJson(std::string_view text) { return ParseJsonValue(text).has_value(); }
-
-bool IsWord(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; }
 
 // Python's spelling of three words.
 std::string_view JsonWord(std::string_view word) {

@@ -3,6 +3,7 @@
 // are written (encoding.md 3.1 and 3.4).
 #pragma once
 
+#include <cctype>
 #include <cstddef>
 #include <set>
 #include <string>
@@ -55,6 +56,9 @@ class ReplyArguments {
   bool streams_ = false;  // the value is a string that is written as it comes
   bool wraps_ = false;    // the only parameter so far, and an object that may be all the arguments
 };
+
+// Of the names of tags, and of the words in JSON.
+inline bool IsWord(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; }
 
 // Text that is nearly JSON (True, None, commas before closing brackets) as JSON; "" if it is not.
 std::string MendJson(std::string_view text);

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <utility>
 
 #include "text/utf8.h"
@@ -34,7 +33,6 @@ std::vector<std::string> Ends(const std::vector<std::string>& tags, bool strict)
 
 bool IsSpace(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
 bool IsBlank(std::string_view text) { return std::all_of(text.begin(), text.end(), IsSpace); }
-bool IsWord(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; }
 bool IsBlockName(std::string_view word) { return word == "tool_calls" || word == "calls"; }
 
 // What stands between `name="` and the last quote, if anything.
@@ -46,11 +44,14 @@ std::optional<std::string> NameOf(std::string_view attributes) {
   return std::string(attributes.substr(begin + kName.size(), end - begin - kName.size()));
 }
 
-std::string WithoutMarkers(std::string text) {
-  std::erase(text, kDsmlMark);
-  std::erase(text, kThinkEndMark);
-  for (size_t at; (at = text.find(kMarker)) != text.npos;) text.erase(at, kMarker.size());
-  return text;
+// Also without those that come together where one was.
+std::string WithoutMarkers(std::string_view text) {
+  std::string out;
+  for (const char byte : text) {
+    if (byte != kDsmlMark && byte != kThinkEndMark) out += byte;
+    if (out.ends_with(kMarker)) out.resize(out.size() - kMarker.size());
+  }
+  return out;
 }
 
 }  // namespace
@@ -90,6 +91,7 @@ bool ReplyCallReader::Feed(char byte, bool find_tags, std::vector<ReplyDelta>* d
   if (!deliver_ && !was_open && state() == State::kOpen) {
     ++calls->faults[static_cast<size_t>(CallFault::kUnwanted)];
   }
+  if (at_ == At::kClosed) return byte == '>';  // else it ended a tag that has no bracket
   if (at_ != At::kNoBlock) return true;
   if (plain_) raw_.pop_back();
   return false;
@@ -152,10 +154,10 @@ void ReplyCallReader::TakeText() {
 
 bool ReplyCallReader::TagMayHave(char byte) const {
   if (byte == '\n' || byte == '<' || byte == kThinkEndMark) return false;
-  if (header_.size() >= kMaxTag) return false;
+  const bool in_character = (static_cast<unsigned char>(byte) & 0xC0) == 0x80;
+  if (header_.size() >= kMaxTag && !in_character) return false;
   if (in_quotes_) return true;
-  if (kPipe.starts_with(header_ + byte)) return true;
-  return static_cast<signed char>(byte) > 0;
+  return static_cast<signed char>(byte) > 0 || kPipe.starts_with(header_ + byte);
 }
 
 void ReplyCallReader::TagByte(char byte, bool find_tags) {
@@ -188,7 +190,7 @@ void ReplyCallReader::OnTag(bool whole) {
   if (around_ == At::kCall) {
     OnTagOfCall(word, attributes, closes_value);
   } else {
-    OnTagOfBlock(word, attributes);
+    OnTagOfBlock(word, attributes, whole);
   }
 }
 
@@ -206,11 +208,11 @@ void ReplyCallReader::OnOpeningTag(std::string_view word, std::string_view attri
   if (is_call) BeginCall(attributes);
 }
 
-void ReplyCallReader::OnTagOfBlock(std::string_view word, std::string_view attributes) {
+void ReplyCallReader::OnTagOfBlock(std::string_view word, std::string_view attributes, bool whole) {
   const bool is_inner = word == "invoke" || word == "parameter";
   if (!closes_ && word == "invoke") return BeginCall(attributes);
   if (!IsBlockName(word) || !closes_) Count(CallFault::kMarkup);
-  if (closes_ && !is_inner) EndBlock();
+  if (closes_ && !is_inner && (whole || IsBlockName(word))) EndBlock();
 }
 
 void ReplyCallReader::OnTagOfCall(std::string_view word, std::string_view attributes,

@@ -45,8 +45,8 @@ class ReplyCallReader {
   ReplyCallReader(const ReplyCallReader&) = delete;
   ReplyCallReader& operator=(const ReplyCallReader&) = delete;
 
-  // False: the byte was not taken, and the state is now kNoBlock. `find_tags`: the marker comes as
-  // text. What comes out is appended to `deltas`; `calls` is always the same.
+  // False: the byte was not taken, and the state is now kNoBlock or kClosed. `find_tags`: the
+  // marker comes as text. What comes out is appended to `deltas`; `calls` is always the same.
   bool Feed(char byte, bool find_tags, std::vector<ReplyDelta>* deltas, ReplyCalls* calls);
   // The reply is over.
   void End(std::vector<ReplyDelta>* deltas, ReplyCalls* calls);
@@ -78,7 +78,7 @@ class ReplyCallReader {
   bool TagMayHave(char byte) const;
   void OnTag(bool whole);
   void OnOpeningTag(std::string_view word, std::string_view attributes, bool whole);
-  void OnTagOfBlock(std::string_view word, std::string_view attributes);
+  void OnTagOfBlock(std::string_view word, std::string_view attributes, bool whole);
   void OnTagOfCall(std::string_view word, std::string_view attributes, bool closes_value);
   void BeginCall(std::string_view attributes);
   void BeginParameter(std::string_view attributes);

@@ -1,5 +1,6 @@
 // Tool calls in replies: how they come out, and what becomes of malformed ones, line by line of the
 // policy (encoding.md 3.4).
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "text/testing_reply.h"
@@ -301,6 +302,55 @@ TEST_F(ReplyCallsTest, PolicyStringForAnotherType) {
   EXPECT_EQ(set("new", "1", false), R"("1")");
 }
 
+// The type may stand behind references, or be what several keywords say together.
+TEST_F(ReplyCallsTest, PolicyStringForATypeElsewhere) {
+  ReplyOptions options = WithTools();
+  options.tools = {{"f", R"({"properties": {"slash": {"$ref": "#/$defs/a~1b"},
+      "space": {"$ref": "#/$defs/a%20b"}, "item": {"$ref": "#/$defs/any/anyOf/1"},
+      "self": {"$ref": "#/$defs/self"}, "none": {"$ref": "#/$defs/none"},
+      "one": {"type": "integer", "enum": [1, 2]}, "number": {"type": "number", "const": 1},
+      "both": {"type": "number", "allOf": [{"type": "integer"}]}},
+      "$defs": {"a/b": {"type": "integer"}, "a b": {"$ref": "#/$defs/a~1b"},
+      "any": {"anyOf": [{}, {"type": "integer"}]},
+      "self": {"$ref": "#/$defs/self", "type": "integer"}}})"}};
+  for (const char* key : {"slash", "space", "item", "self", "one", "number", "both"}) {
+    const Outcome outcome = Run(Block(Invoke("f", Parameter(key, "1"))), options);
+    EXPECT_EQ(outcome.calls, (Calls{{"f", "{\"" + std::string(key) + "\": 1}"}}));
+  }
+  const Outcome outcome = Run(Block(Invoke("f", Parameter("none", "1"))), options);
+  EXPECT_EQ(outcome.calls, (Calls{{"f", R"({"none": "1"})"}}));
+}
+
+// Each of these would take minutes or more if all that is referred to were looked at.
+TEST_F(ReplyCallsTest, SchemasTakeLinearTime) {
+  const auto list = [](int count, const auto& item) {
+    std::string out;
+    for (int i = 0; i < count; ++i) out += (i == 0 ? "" : ", ") + item(i);
+    return out;
+  };
+  const auto number = [](int i) { return std::to_string(i); };
+  const auto to_x = [](int) { return std::string(R"({"$ref": "#/$defs/x"})"); };
+  const auto to_next = [](int i) {
+    return fmt::format(R"("d{}": {{"$ref": "#/$defs/d{}"}})", i, i + 1);
+  };
+  const auto parameter = [](int i) { return fmt::format(R"("p{}": {{"$ref": "#/$defs/d0"}})", i); };
+  const std::string self = list(20, to_x);
+  const std::string schemas[] = {
+      R"({"type": "integer", "anyOf": [)" + self + "]}",
+      R"({"type": "integer", "allOf": [)" + self + "]}",
+      R"({"type": "integer", "anyOf": [)" + self + R"(], "enum": [)" + list(50'000, number) + "]}",
+      R"({"type": "integer", "anyOf": [)" + list(50'000, to_x) + "]}",
+      R"({"type": "integer"}, )" + list(50'000, to_next),
+  };
+  for (const std::string& x : schemas) {
+    ReplyOptions options = WithTools();
+    options.tools = {{"f", R"({"properties": {"a": {"$ref": "#/$defs/x"}, )" +
+                               list(20'000, parameter) + R"(}, "$defs": {"x": )" + x + "}}"}};
+    const std::string text = Block(Invoke("f", Parameter("a", "1")));
+    EXPECT_EQ(OfPieces({text}, options).calls, (Calls{{"f", R"({"a": 1})"}})) << x.substr(0, 80);
+  }
+}
+
 TEST_F(ReplyCallsTest, PolicyNoToolsWanted) {
   for (const std::string& block : {Block(rome_), Replaced(Block(rome_), "tool_", "tool")}) {
     const Outcome outcome = Run("Rome is warm." + block, {});
@@ -308,6 +358,23 @@ TEST_F(ReplyCallsTest, PolicyNoToolsWanted) {
     EXPECT_EQ(outcome.streamed, Calls());
     EXPECT_EQ(outcome.fault(CallFault::kUnwanted), 1);
     EXPECT_FALSE(outcome.cut);
+    // What the model goes on to say is not lost.
+    ReplyOptions thinking;
+    thinking.starts_in_reasoning = true;
+    const Outcome thought =
+        Run("Hm." + block + "\nNo tools.</think>\nIt is" + block + " warm.", thinking);
+    EXPECT_EQ(thought.reasoning, "Hm.\nNo tools.");
+    EXPECT_EQ(thought.content, "It is warm.");
+    EXPECT_EQ(thought.fault(CallFault::kUnwanted), 2);
+  }
+  // The last tag without its bracket, without its name, and too long for a tag.
+  const std::string open = "a" + Block("").substr(0, Block("").size() - 1);
+  EXPECT_EQ(Run(open + "\nb", {}).content, "a\nb");
+  EXPECT_EQ(Run(open + "é", {}).content, "aé");
+  EXPECT_EQ(Run("a<｜DSML｜tool_calls></｜DSML｜é", {}).content, "a");
+  for (size_t size = 4081; size < 4085; ++size) {
+    const std::string text = open + " \"" + std::string(size, 'x') + "你好";
+    EXPECT_TRUE(OfPieces({text}, {}).content.ends_with("好")) << size;
   }
 }
 

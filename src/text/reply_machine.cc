@@ -48,12 +48,12 @@ PatternWatcher ReplyMachine::Watcher(const std::vector<Pattern>& patterns) {
 
 ReplyMachine::ReplyMachine(const ReplyOptions& options, bool has_tags)
     : options_(options),
-      tools_(options.tools),
+      tools_(options.deliver_calls ? options.tools : std::vector<ReplyTool>()),
       has_tags_(has_tags),
       state_(options.starts_in_reasoning ? State::kReasoning : State::kAnswer),
       drop_newlines_(!options.continues_message),
-      of_text_(Patterns(true, options.deliver_calls && !tools_.empty())),
-      of_tokens_(Patterns(false, options.deliver_calls && !tools_.empty())),
+      of_text_(Patterns(true, !tools_.empty())),
+      of_tokens_(Patterns(false, !tools_.empty())),
       text_tags_(Watcher(of_text_)),
       token_tags_(Watcher(of_tokens_)),
       stop_texts_(UsableStops(options.stop)),
@@ -66,8 +66,8 @@ ReplyMachine::ReplyMachine(const ReplyOptions& options, bool has_tags)
 }
 
 ReplyPart ReplyMachine::part() const {
-  if (state_ == State::kCalls && calls_open_ && options_.deliver_calls) return ReplyPart::kToolCall;
-  const State state = state_ == State::kCalls && !calls_open_ ? before_calls_ : state_;
+  if (in_calls()) return ReplyPart::kToolCall;
+  const State state = state_ == State::kCalls ? before_calls_ : state_;
   return state == State::kReasoning ? ReplyPart::kReasoning : ReplyPart::kContent;
 }
 
@@ -81,6 +81,7 @@ void ReplyMachine::Byte(char byte, Tags tags) {
   if (state_ == State::kDone) return;
   if (drop_newlines_ && byte == '\n') return;
   drop_newlines_ = false;
+  const size_t stop_prefix = stops_.depth();
   if (!IsMark(byte)) {
     pending_ += byte;
     if (state_ == State::kAnswer && stops_.Feed(byte)) {
@@ -104,18 +105,19 @@ void ReplyMachine::Byte(char byte, Tags tags) {
     }
     prefix = watcher.depth();
   }
-  TrackTag(byte, prefix);
-  const size_t held = has_tags_ ? tag_prefix_ + newlines_ : 0;
+  TrackTag(byte, prefix, stop_prefix);
+  const size_t held = has_tags_ ? tag_prefix_ + std::max(newlines_, stop_prefix_) : 0;
   Release(state_ == State::kAnswer ? std::max(held, stops_.depth()) : held);
 }
 
 // A tag begins with the only byte of its kind, so its beginning grows byte by byte or starts anew.
-void ReplyMachine::TrackTag(char byte, size_t prefix) {
+void ReplyMachine::TrackTag(char byte, size_t prefix, size_t stop_prefix) {
   if (byte == '\n') {
     newlines_ = tag_prefix_ == 0 ? newlines_ + 1 : 1;
   } else if (prefix != tag_prefix_ + 1) {
     newlines_ = 0;
   }
+  if (prefix < 2) stop_prefix_ = prefix == 0 ? 0 : stop_prefix;
   tag_prefix_ = prefix;
 }
 
@@ -132,9 +134,10 @@ void ReplyMachine::OnPattern(const Pattern& pattern) {
   ForgetTag();
 }
 
-// A stray tag is not there at all.
+// A stray tag is not there at all. Stop strings are looked for in the content alone.
 void ReplyMachine::ForgetTag() {
   stops_.Reset();
+  if (state_ != State::kAnswer) return;
   for (const char byte : pending_) stops_.Feed(byte);
 }
 
@@ -168,6 +171,13 @@ void ReplyMachine::OnCallState(std::vector<ReplyDelta> deltas) {
     Text(plain_tag_ + reader_->rest(), Tags::kNone);
     return;
   }
+  if (!options_.deliver_calls) {  // the block is left out, and the text goes on behind it
+    if (state == ReaderState::kOpen) return;
+    DropNewlines();
+    state_ = before_calls_;
+    ForgetTag();
+    return;
+  }
   if (!calls_open_) {
     state_ = before_calls_;
     EndReasoning();
@@ -189,12 +199,14 @@ void ReplyMachine::AfterByte(char byte) {
 // Newlines before a tag belong to it.
 void ReplyMachine::DropNewlines() {
   while (pending_.ends_with('\n')) pending_.pop_back();
+  newlines_ = 0;
 }
 
 void ReplyMachine::EndReasoning() {
   DropNewlines();
   Release(0);
-  tag_prefix_ = newlines_ = 0;
+  tag_prefix_ = 0;
+  content_markers_.Reset();
   state_ = State::kAnswer;
 }
 

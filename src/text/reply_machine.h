@@ -61,7 +61,7 @@ class ReplyMachine {
   static PatternWatcher Watcher(const std::vector<Pattern>& patterns);
 
   void Byte(char byte, Tags tags);
-  void TrackTag(char byte, size_t prefix);
+  void TrackTag(char byte, size_t prefix, size_t stop_prefix);
   void OnPattern(const Pattern& pattern);
   void BeginCalls(const Pattern& pattern);
   void CallByte(char byte, Tags tags);
@@ -80,8 +80,9 @@ class ReplyMachine {
   std::string pending_;  // not yet released
   std::vector<Pattern> of_text_, of_tokens_;
   PatternWatcher text_tags_, token_tags_;
-  // What of the end of pending_ may be a tag, and the newlines before that.
-  size_t tag_prefix_ = 0, newlines_ = 0;
+  // What of the end of pending_ may be a tag, and what before that a stray one must leave as it
+  // was: newlines, and what may be a stop string.
+  size_t tag_prefix_ = 0, newlines_ = 0, stop_prefix_ = 0;
   std::vector<std::string> stop_texts_;
   PatternWatcher stops_;
   std::optional<std::string> matched_stop_;

@@ -228,8 +228,10 @@ TEST_F(ReplyRegressions, AnyMixtureOfTagsIsRead) {
                                "<|DSML|invoke name=\"now\">",
                                "</|DSML|invoke>",
                                "<｜DSML｜ calls>",
-                               "text"};
-  for (int round = 0; round < 200; ++round) {
+                               "text",
+                               "｜DSML｜",
+                               "</think>"};
+  for (int round = 0; round < 400; ++round) {
     std::string text;
     for (int i = static_cast<int>(random() % 14); i >= 0; --i) {
       text += atoms[random() % std::size(atoms)];
@@ -238,6 +240,7 @@ TEST_F(ReplyRegressions, AnyMixtureOfTagsIsRead) {
     options.known_names = random() % 4 == 0;
     options.one_call = random() % 4 == 0;
     options.deliver_calls = random() % 8 != 0;
+    if (random() % 4 == 0) options.stop = {"\n\ntext", "text\n", "</text", "<\n"};
     const Outcome whole = OfPieces({text}, options);
     EXPECT_EQ(whole.content.find("｜DSML｜"), std::string::npos) << text;
     EXPECT_EQ(whole.reasoning.find("｜DSML｜"), std::string::npos) << text;

@@ -49,6 +49,7 @@ TEST_F(ReplyTest, ReasoningEndsAtItsTag) {
   EXPECT_EQ(Run("never ends\n\n", reasoning_), (Outcome{"never ends\n\n", "", {}}));
   EXPECT_EQ(Run(" hi \n</think> \nyo", reasoning_), (Outcome{" hi ", " \nyo", {}}));
   EXPECT_EQ(Run("\r\nhi\r\n</think>\r\nyo", reasoning_), (Outcome{"\r\nhi\r", "\r\nyo", {}}));
+  EXPECT_EQ(Run("｜DSML</think>｜yo", reasoning_), (Outcome{"｜DSML", "｜yo", {}}));
 }
 
 TEST_F(ReplyTest, AnswerWithoutReasoning) {
@@ -80,6 +81,26 @@ TEST_F(ReplyTest, StopStringsDoNotReachIntoReasoning) {
   const ReplyOptions options{.starts_in_reasoning = true, .stop = {"X", "\n\n"}};
   EXPECT_EQ(Run("aXb</think>cXd", options), (Outcome{"aXb", "c", "X"}));
   EXPECT_EQ(Run("a\n\n</think>\n\nc\n\nd", options), (Outcome{"a", "c", "\n\n"}));
+}
+
+// A tag that is left out neither hides a stop string around it nor makes one of what was thought.
+TEST_F(ReplyTest, StopStringsAroundStrayTags) {
+  const std::string marker = "｜DSML｜", end = "</think>", block = "<｜DSML｜x></｜DSML｜x>";
+  for (const std::string stop : {"\n\nEND", "\nE", "</tEND", "<|DEND", "END\n\n<", "stop"}) {
+    ReplyOptions thinking{.starts_in_reasoning = true, .stop = {stop}}, answering{.stop = {stop}};
+    for (size_t cut = 1; cut < stop.size(); ++cut) {
+      const std::string head = "x" + stop.substr(0, cut), tail = stop.substr(cut) + "f";
+      for (const std::string& tag : {marker, " " + marker, " " + block}) {
+        const Outcome thought = Run(head + tag + end + tail, thinking);
+        EXPECT_EQ(thought.content, tail.substr(tail.find_first_not_of('\n'))) << head << tag;
+        EXPECT_FALSE(thought.stop) << head << tag;
+      }
+      for (const std::string& tag : {end, end + marker, end + end}) {
+        EXPECT_EQ(Run(head + tag + tail, answering), (Outcome{"", "x", stop})) << head << tag;
+      }
+    }
+  }
+  EXPECT_EQ(Run("xst" + block + "opf", {.stop = {"stop"}}), (Outcome{"", "x", "stop"}));
 }
 
 TEST_F(ReplyTest, ToolCallsAreNotContent) {
@@ -160,19 +181,25 @@ TEST_F(ReplyTest, MillionsOfHeldBytesTakeLinearTime) {
 
 TEST_F(ReplyTest, RandomRepliesDoNotDependOnTheCut) {
   std::mt19937 random(9);
-  const std::string atoms[] = {"a",      "\n", "<",  "</think>", "</thi", "<｜DSML｜",
-                               "｜DSML", "é",  "😀",  "\xE4\xBD", "stop",  "st",
-                               "\n\n",   "X",  "op", " ",        "</",    "｜"};
+  const std::string atoms[] = {"a",  "\n", "<",        "</think>", "</thi",   "<｜DSML｜", "｜DSML",
+                               "é",  "😀",  "\xE4\xBD", "stop",     "st",      "\n\n",      "X",
+                               "op", " ",  "</",       "｜",       "｜DSML｜"};
   for (int round = 0; round < 400; ++round) {
     std::string text;
-    for (int i = static_cast<int>(random() % 10); i >= 0; --i) text += atoms[random() % 18];
+    for (int i = static_cast<int>(random() % 10); i >= 0; --i) {
+      text += atoms[random() % std::size(atoms)];
+    }
     ReplyOptions options{.starts_in_reasoning = random() % 2 == 0};
     if (random() % 2 == 0) options.stop = {"stop", "\nX", "a\n"};
+    if (random() % 2 == 0) options.stop = {"\n\nX", "</thX", "｜st"};
     const Outcome whole = RunPieces({text}, options);
     for (size_t cut = 0; cut <= text.size(); ++cut) {
       ASSERT_EQ(RunPieces({text.substr(0, cut), text.substr(cut)}, options), whole) << text;
     }
     EXPECT_EQ(whole.content.find("<｜DSML｜"), std::string::npos) << text;
+    for (const std::string& stop : options.stop) {
+      EXPECT_EQ(whole.content.find(stop), std::string::npos) << text;
+    }
   }
 }
 

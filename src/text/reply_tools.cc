@@ -1,7 +1,6 @@
 // Types and required keys out of JSON Schema. What is not understood allows everything.
 #include "text/reply_tools.h"
 
-#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -10,7 +9,10 @@ namespace {
 
 using Kind = JsonText::Kind;
 
-constexpr int kMaxReferences = 8;  // one behind the other
+constexpr JsonTypes kJsonNumber = kJsonInteger | kJsonFraction;
+constexpr int kDeepest = 32;  // of schemas in schemas and behind references
+constexpr size_t kLongestReference = 256;
+constexpr size_t kStepsForAByte = 4;  // of the schema's text
 
 struct TypeName {
   std::string_view name;
@@ -29,11 +31,6 @@ JsonTypes TypeNamed(const JsonText& name) {
   return 0;
 }
 
-bool IsInteger(const JsonText& value) {
-  return value.kind == Kind::kLiteral &&
-         value.text.find_first_not_of("-0123456789") == std::string::npos;
-}
-
 JsonTypes TypeOfValue(const JsonText& value) {
   switch (value.kind) {
     case Kind::kString:
@@ -50,26 +47,51 @@ JsonTypes TypeOfValue(const JsonText& value) {
   return kJsonNumber;
 }
 
-// What "#/$defs/point" stands for.
-const JsonText* Resolve(const JsonText& root, std::string_view reference) {
-  if (!reference.starts_with("#/")) return nullptr;
-  reference.remove_prefix(2);
-  const JsonText* at = &root;
-  while (at != nullptr && !reference.empty()) {
-    const size_t slash = std::min(reference.find('/'), reference.size());
-    at = at->Find(reference.substr(0, slash));
-    reference.remove_prefix(std::min(slash + 1, reference.size()));
+// References may lead in circles and branch at every turn, so steps are counted. What is not looked
+// at any more allows everything.
+class TypeReader {
+ public:
+  TypeReader(const JsonText& root, size_t steps) : root_(root), steps_(steps) {}
+  JsonTypes TypesOf(const JsonText& schema);
+
+ private:
+  const JsonText* Resolve(std::string_view reference);
+  bool Spend(size_t steps);
+
+  const JsonText& root_;
+  size_t steps_;  // that are left
+  int depth_ = 0;
+};
+
+bool TypeReader::Spend(size_t steps) {
+  const bool enough = steps <= steps_;
+  steps_ = enough ? steps_ - steps : 0;
+  return enough;
+}
+
+const JsonText* TypeReader::Resolve(std::string_view reference) {
+  if (reference.size() > kLongestReference || !Spend(reference.size())) return nullptr;
+  const auto steps = ReferenceSteps(reference);
+  if (!steps) return nullptr;
+  const JsonText* at = &root_;
+  for (const std::string& step : *steps) {
+    if (!Spend(at->members.size())) return nullptr;
+    at = at->At(step);
+    if (at == nullptr) return nullptr;
   }
   return at;
 }
 
 // Of all keywords that say something, what all of them allow.
-JsonTypes TypesOf(const JsonText& root, const JsonText& schema, int references) {
+JsonTypes TypeReader::TypesOf(const JsonText& schema) {
+  if (depth_ == kDeepest || !Spend(1 + schema.members.size())) return 0;
+  ++depth_;
   std::optional<JsonTypes> types;
   const auto narrow = [&types](JsonTypes allowed) {
     if (allowed != 0) types = types ? *types & allowed : allowed;
   };
-  const auto any_of = [&narrow](const JsonText& list, const auto& type_of) {
+  const auto any_of = [this, &narrow](const JsonText& list, const auto& type_of) {
+    if (!Spend(list.items.size())) return;
     JsonTypes allowed = 0;
     for (const JsonText& item : list.items) {
       const JsonTypes type = type_of(item);
@@ -78,7 +100,7 @@ JsonTypes TypesOf(const JsonText& root, const JsonText& schema, int references) 
     }
     narrow(allowed);
   };
-  const auto of_schema = [&](const JsonText& item) { return TypesOf(root, item, references); };
+  const auto of_schema = [this](const JsonText& item) { return TypesOf(item); };
   for (const JsonMember& member : schema.members) {
     const JsonText& value = member.value;
     if (member.key == "type") {
@@ -92,11 +114,12 @@ JsonTypes TypesOf(const JsonText& root, const JsonText& schema, int references) 
       any_of(value, of_schema);
     } else if (member.key == "allOf") {
       for (const JsonText& item : value.items) narrow(of_schema(item));
-    } else if (member.key == "$ref" && references < kMaxReferences) {
-      const JsonText* target = Resolve(root, value.text);
-      if (target != nullptr) narrow(TypesOf(root, *target, references + 1));
+    } else if (member.key == "$ref") {
+      const JsonText* target = Resolve(value.text);
+      if (target != nullptr) narrow(TypesOf(*target));
     }
   }
+  --depth_;
   return types.value_or(0);
 }
 
@@ -105,9 +128,10 @@ ReplyToolSchema ReadSchema(std::string_view text) {
   const auto schema = ParseJsonObject(text, "parameters");
   if (!schema.ok()) return out;
   out.known = true;
+  TypeReader reader(*schema, kStepsForAByte * text.size());
   if (const JsonText* properties = schema->Find("properties")) {
     for (const JsonMember& member : properties->members) {
-      out.parameters.emplace(member.key, TypesOf(*schema, member.value, 0));
+      out.parameters.emplace(member.key, reader.TypesOf(member.value));
     }
   }
   if (const JsonText* required = schema->Find("required")) {
@@ -120,7 +144,10 @@ ReplyToolSchema ReadSchema(std::string_view text) {
 
 bool IsOfTypes(const JsonText& value, JsonTypes types) {
   JsonTypes type = TypeOfValue(value);
-  if (type == kJsonNumber && IsInteger(value)) type |= kJsonInteger;
+  if (type == kJsonNumber) {
+    const bool is_integer = value.text.find_first_not_of("-0123456789") == std::string::npos;
+    type = is_integer ? kJsonInteger : kJsonFraction;
+  }
   return types == 0 || (types & type) != 0;
 }
 

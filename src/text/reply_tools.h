@@ -19,7 +19,7 @@ enum : JsonTypes {
   kJsonNull = 1,
   kJsonBoolean = 2,
   kJsonInteger = 4,
-  kJsonNumber = 8,
+  kJsonFraction = 8,  // a number that is no integer
   kJsonString = 16,
   kJsonArray = 32,
   kJsonObject = 64,

@@ -156,6 +156,15 @@ std::optional<Outcome> Expected(std::string text, const ReplyOptions& options) {
   return outcome;
 }
 
+// Tags that were left out hide no stop string. Refused calls are content that is not looked at, and
+// where a tag's text came together a part of it was taken out.
+void CheckStops(const std::string& content, const ReplyOptions& options) {
+  if (options.include_stop || options.known_names || content.find("DSML") != content.npos) return;
+  for (const std::string& stop : options.stop) {
+    FUZZ_REQUIRE(stop.empty() || content.find(stop) == content.npos);
+  }
+}
+
 // Two bytes an id, beyond the vocabulary too.
 std::vector<int32_t> Ids(std::string_view bytes) {
   std::vector<int32_t> ids;
@@ -169,6 +178,7 @@ std::vector<int32_t> Ids(std::string_view bytes) {
 void CheckIds(const std::vector<int32_t>& ids, const ReplyOptions& options) {
   const Tokenizer& tokenizer = TheTokenizer();
   const Outcome outcome = OfIds(ids, options);
+  CheckStops(outcome.content, options);
   // Without added tokens there are no tags: all is one part.
   std::vector<int32_t> ordinary;
   for (const int32_t id : ids) {
@@ -232,6 +242,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view reply = input.rest();
 
   const Outcome whole = OfBytes(reply, options, 0);
+  CheckStops(whole.content, options);
   FUZZ_REQUIRE(OfBytes(reply, options, seed + 1U) == whole);
   ReplyParser by_byte(TheTokenizer(), options);
   Keeper keeper;
