@@ -7,6 +7,7 @@
 #include <cctype>
 #include <cstdint>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "text/utf8.h"
@@ -15,7 +16,9 @@ namespace seacliff::grammar {
 namespace {
 
 constexpr size_t kMostText = 256 << 10;        // bytes
-constexpr int64_t kMostRepetitions = 200'000;  // within each other, multiplied
+constexpr int64_t kMostRepetitions = 200'000;  // those within each other multiplied
+constexpr int64_t kWrittenOut = 128;           // of a repetition; xgrammar counts what is beyond
+constexpr int64_t kMostWritten = 10'000;       // compiling takes the square of it
 constexpr int kDeepest = 100;                  // brackets within each other
 constexpr size_t kMostRules = 2000;            // compiling takes the square of it
 
@@ -24,8 +27,20 @@ struct Choice {
   std::vector<std::string_view> needs;  // rules that it cannot be without
   std::string_view repeats;             // the rule that its last element repeats; "": none
   int elements = 0;
+  std::vector<std::pair<std::string_view, int64_t>> names;  // all, and how often each comes
 };
 using Rules = std::map<std::string_view, std::vector<Choice>>;
+
+// The highest number of the {} that begins at `i`, up to a little more than is allowed; at least 1.
+int64_t ReadCount(std::string_view text, size_t i) {
+  int64_t highest = 1, count = 0;
+  for (; i < text.size() && text[i] != '}'; ++i) {
+    const bool digit = std::isdigit(static_cast<uint8_t>(text[i])) != 0;
+    count = digit ? std::min(count * 10 + (text[i] - '0'), kMostRepetitions + 1) : 0;
+    highest = std::max(highest, count);
+  }
+  return highest;
+}
 
 bool IsNameChar(char c) {
   return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '-' || c == '.';
@@ -74,6 +89,7 @@ std::vector<Choice> ReadBody(std::string_view body) {
       const std::string_view name = body.substr(begin, i - begin);
       const char next = i < body.size() ? body[i] : ' ';
       ++choice.elements;
+      if (next != '(') choice.names.emplace_back(name, next == '{' ? ReadCount(body, i) : 1);
       if (next == '(') {  // a macro
         i = SkipGroup(body, i);
       } else if (next == '{') {
@@ -104,6 +120,41 @@ Rules ReadRules(std::string_view printed) {
   }
   return rules;
 }
+
+// How often parts are repeated: those within each other multiply, those one behind the other add
+// up.
+class Repetitions {
+ public:
+  explicit Repetitions(const Rules& rules) : rules_(rules) {
+    for (const auto& [name, choices] : rules) most_ = std::max(most_, Of(name));
+  }
+  int64_t most() const { return most_; }  // of any rule, with those that it leads to
+  int64_t written() const { return written_; }
+
+ private:
+  int64_t Of(std::string_view name) {
+    const auto [known, is_new] = of_.emplace(name, 0);
+    const auto rule = rules_.find(name);
+    if (!is_new || rule == rules_.end()) return known->second;
+    int64_t own = 0, beyond = 0;
+    for (const Choice& choice : rule->second) {
+      for (const auto& [part, count] : choice.names) {
+        const int64_t within = Of(part);  // 0 on the way back to this rule
+        if (count == 1) {
+          beyond = std::max(beyond, within);
+        } else {
+          own = std::min(own + count * std::max<int64_t>(1, within), kMostRepetitions + 1);
+          written_ += std::min(count, kWrittenOut);
+        }
+      }
+    }
+    return known->second = own + beyond;
+  }
+
+  const Rules& rules_;
+  std::map<std::string_view, int64_t> of_;
+  int64_t most_ = 0, written_ = 0;
+};
 
 // A rule that never ends, or "".
 std::string_view Endless(const Rules& rules) {
@@ -150,7 +201,6 @@ Status CheckEbnf(std::string_view text) {
   if (!utf8::IsValid(text)) return InvalidArgument("grammar: not valid UTF-8");
   int depth = 0;
   char quote = 0;  // '"' within a literal, ']' within a class
-  int64_t product = 1;
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
     if (quote != 0) {
@@ -166,16 +216,8 @@ Status CheckEbnf(std::string_view text) {
       if (++depth > kDeepest) return InvalidArgument("grammar: groups nested too deep");
     } else if (c == ')') {
       --depth;
-    } else if (c == '{') {
-      int64_t count = 0;
-      for (++i; i < text.size() && text[i] != '}'; ++i) {
-        if (text[i] == ',') count = 0;
-        if (std::isdigit(static_cast<uint8_t>(text[i]))) {
-          count = std::min<int64_t>(count * 10 + (text[i] - '0'), kMostRepetitions);
-        }
-      }
-      product = std::min(kMostRepetitions + 1, product * std::max<int64_t>(1, count));
-      if (product > kMostRepetitions) return InvalidArgument("grammar: too many repetitions");
+    } else if (c == '{' && ReadCount(text, i) > kMostRepetitions) {
+      return InvalidArgument("grammar: too many repetitions");
     }
   }
   return OkStatus();
@@ -188,6 +230,10 @@ Status CheckRules(std::string_view printed) {
         fmt::format("grammar: more than {} rules, groups and repetitions among "
                     "them",
                     kMostRules));
+  }
+  const Repetitions repetitions(rules);
+  if (repetitions.most() > kMostRepetitions || repetitions.written() > kMostWritten) {
+    return InvalidArgument("grammar: too many repetitions");
   }
   std::string_view bad = Endless(rules);
   if (bad.empty()) bad = RepeatsItself(rules);

@@ -48,8 +48,18 @@ TEST(Ebnf, Sizes) {
   EXPECT_NE(Check(chain + "r3000 ::= \"x\"").message().find("rules"), std::string::npos);
   EXPECT_FALSE(Check("root ::= " + std::string(200, '(') + "\"a\"" + std::string(200, ')')).ok());
   EXPECT_FALSE(Check("root ::= ((\"a\"{1000}){1000}){1000}").ok());
+  EXPECT_FALSE(Check("root ::= a{60}\na ::= \"x\" b{60}\nb ::= c{60} \"y\"\nc ::= [a-z]").ok());
+  EXPECT_FALSE(Check("root ::= \"a\"{4294967297}").ok());
   EXPECT_FALSE(Check("root ::= \"" + std::string(300 << 10, 'a') + "\"").ok());
   EXPECT_FALSE(Check("root ::= \"\xff\"").ok());
+}
+
+TEST(Ebnf, RepetitionsOneBehindTheOtherAddUp) {
+  std::string sequence = "root ::= a";
+  for (int i = 0; i < 30; ++i) sequence += " [a-z]{2} a{3,}";
+  EXPECT_TRUE(Check(sequence + "\na ::= \"-\" b b\nb ::= [0-9]{20}").ok());
+  for (int i = 0; i < 300; ++i) sequence += fmt::format(" \"{}\"{{0,100}}", i);
+  EXPECT_FALSE(Check(sequence + "\na ::= \"-\"").ok());
 }
 
 }  // namespace

@@ -156,12 +156,6 @@ bool CharSet::Has(uint32_t c) const {
                      [c](const Range& r) { return c >= r.first && c <= r.second; });
 }
 
-CharSet CharSet::Or(const CharSet& other) const {
-  std::vector<Range> all = ranges_;
-  all.insert(all.end(), other.ranges_.begin(), other.ranges_.end());
-  return CharSet(std::move(all));
-}
-
 CharSet CharSet::Without(const CharSet& other) const {
   std::vector<Range> out;
   for (auto [first, last] : ranges_) {
@@ -207,13 +201,18 @@ Expr Set(CharSet set) {
 
 Expr Sequence(std::vector<Expr> parts) {
   auto node = Make(Node::Kind::kSequence);
+  std::shared_ptr<Node> joined;  // the last part, if texts were joined in it
   for (Expr& part : parts) {
     if (IsNothing(part)) return Nothing();
     if (IsEmptyText(part)) continue;
     const bool texts = part->kind == Node::Kind::kText && !node->parts.empty() &&
                        node->parts.back()->kind == Node::Kind::kText;
     if (texts) {
-      node->parts.back() = Text(node->parts.back()->text + part->text);
+      if (node->parts.back() != joined) {
+        joined = std::make_shared<Node>(*node->parts.back());
+        node->parts.back() = joined;
+      }
+      joined->text += part->text;
     } else if (part->kind == Node::Kind::kSequence) {
       node->parts.insert(node->parts.end(), part->parts.begin(), part->parts.end());
     } else {
@@ -243,6 +242,12 @@ Expr Repeat(Expr part, int64_t min, int64_t max) {
   if (max == 0 || IsEmptyText(part)) return Text("");
   if (IsNothing(part)) return min == 0 ? Text("") : Nothing();
   if (min == 1 && max == 1) return part;
+  if (part->kind == Node::Kind::kRepeat && max < 0 && part->max < 0 && min <= 1 && part->min <= 1) {
+    // (x+)* is x*, so that a text is read in one way instead of many.
+    auto node = std::make_shared<Node>(*part);
+    node->min = std::min(min, part->min);
+    return node;
+  }
   auto node = Make(Node::Kind::kRepeat);
   node->parts.push_back(std::move(part));
   node->min = min;
@@ -381,7 +386,8 @@ std::string RuleTable::Print(const Expr& root) const {
   const Pruner pruner(ends);
   for (bool more = true; more;) {
     more = false;
-    for (size_t i = 0; i < rules_.size(); ++i) {
+    // Chains of rules lead forward: from the end, one round goes through all of them.
+    for (size_t i = rules_.size(); i-- > 0;) {
       SC_CHECK(rules_[i].expr != nullptr);
       if (!ends[i] && pruner.Ends(rules_[i].expr)) ends[i] = more = true;
     }
@@ -412,7 +418,10 @@ int64_t SizeOf(const Expr& e) {
   constexpr int64_t kMost = int64_t{1} << 40;
   // Each place where most tokens may come takes xgrammar as long as hundreds of others.
   constexpr int64_t kWide = 300;
-  int64_t size = e->kind == Node::Kind::kText ? static_cast<int64_t>(e->text.size()) : 1;
+  const auto ranges = static_cast<int64_t>(e->set.ranges().size());
+  int64_t size = e->kind == Node::Kind::kText  ? static_cast<int64_t>(e->text.size())
+                 : e->kind == Node::Kind::kSet ? ranges
+                                               : 1;
   for (const Expr& part : e->parts) size = std::min(kMost, size + SizeOf(part));
   if (e->kind != Node::Kind::kRepeat) return size;
   const Expr& part = e->parts[0];
@@ -420,7 +429,7 @@ int64_t SizeOf(const Expr& e) {
   if (e->chars || part->kind == Node::Kind::kSet) {
     const bool few = OfFewKinds(part);
     const int64_t written = e->min + (further > (few ? kFewWrittenOut : kWrittenOut) ? 1 : further);
-    return size + written * (few ? 1 : kWide);
+    return size + written * (few ? 1 : std::max(kWide, size));
   }
   return std::min(kMost, size * std::max<int64_t>({1, e->min, e->max}));
 }
@@ -466,12 +475,13 @@ Expr JsonBody(const Expr& e) {
     case Node::Kind::kSet:
       return JsonSet(e->set);
     case Node::Kind::kText: {
-      std::vector<Expr> parts;
-      for (const uint32_t c : CodePoints(e->text)) parts.push_back(JsonSet(CharSet({{c, c}})));
       const bool plain = std::all_of(e->text.begin(), e->text.end(), [](char c) {
         return static_cast<uint8_t>(c) >= 0x20 && c != '"' && c != '\\';
       });
-      return plain ? e : Sequence(std::move(parts));
+      if (plain) return e;
+      std::vector<Expr> parts;
+      for (const uint32_t c : CodePoints(e->text)) parts.push_back(JsonSet(CharSet({{c, c}})));
+      return Sequence(std::move(parts));
     }
     case Node::Kind::kRepeat: {
       const Expr body = Repeat(JsonBody(e->parts[0]), e->min, e->max);
@@ -515,14 +525,14 @@ Expr AnyBut(const CharSet& chars, const std::vector<std::string>& texts) {
     at->ends = true;
   }
   const auto build = [&](const auto& self, const Branch& branch) -> Expr {
-    CharSet others = chars;
+    std::vector<CharSet::Range> taken;
     std::vector<Expr> parts;
     if (!branch.ends) parts.push_back(Text(""));
     for (const auto& [c, next] : branch.next) {
-      const CharSet one({{c, c}});
-      others = others.Without(one);
-      if (chars.Has(c)) parts.push_back(Sequence({Set(one), self(self, next)}));
+      taken.push_back({c, c});
+      if (chars.Has(c)) parts.push_back(Sequence({Set(CharSet({{c, c}})), self(self, next)}));
     }
+    const CharSet others = chars.Without(CharSet(std::move(taken)));
     parts.push_back(Sequence({Set(others), Repeat(Set(chars), 0, -1)}));
     return Choice(std::move(parts));
   };

@@ -24,9 +24,7 @@ class CharSet {
   const std::vector<Range>& ranges() const { return ranges_; }
   bool empty() const { return ranges_.empty(); }
   bool Has(uint32_t c) const;
-  CharSet Or(const CharSet& other) const;
   CharSet Without(const CharSet& other) const;
-  CharSet And(const CharSet& other) const { return Without(All().Without(other)); }
 
  private:
   std::vector<Range> ranges_;
@@ -64,7 +62,6 @@ class RuleTable {
   void Define(int rule, Expr expr);
   Expr Ref(int rule) const;
   Expr AddDefined(std::string_view name, Expr expr);
-  size_t size() const { return rules_.size(); }
 
   // The grammar whose rule "root" is `root`, as text; empty if no text is matched. What can never
   // end (a list that must hold itself) is left out.

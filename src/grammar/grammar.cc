@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -22,9 +21,10 @@ namespace seacliff {
 namespace {
 
 constexpr int64_t kMostStates = 50'000;  // of a grammar, repetitions written out
-constexpr size_t kMostText = 256 << 10;  // bytes of a pattern from a client
 
 }  // namespace
+
+size_t Grammar::bytes() const { return impl_->compiled.MemorySizeBytes(); }
 
 struct Grammars::Impl {
   Impl(const Tokenizer& tokenizer, ChatProfile the_profile, size_t memory)
@@ -56,9 +56,7 @@ struct Grammars::Impl {
                           std::string_view what, bool tool_block = false) {
     if (rules.Size() + grammar::SizeOf(root) > kMostStates) {
       return InvalidArgument(
-          fmt::format("{}: too large: its repetitions written out have more than "
-                      "{} parts",
-                      what, kMostStates));
+          fmt::format("{}: too large: written out, it has more than {} parts", what, kMostStates));
     }
     const std::string ebnf = rules.Print(root);
     if (ebnf.empty()) return InvalidArgument(fmt::format("{}: nothing is valid by it", what));
@@ -96,7 +94,6 @@ Result<Grammar> Grammars::JsonSchema(std::string_view schema, bool strict) const
 }
 
 Result<Grammar> Grammars::Regex(std::string_view pattern) const {
-  if (pattern.size() > kMostText) return InvalidArgument("regular expression: longer than 256 KiB");
   const Result<grammar::Expr> expr = grammar::ParseRegex(pattern, grammar::RegexUse::kWhole);
   if (!expr.ok()) return expr.status();
   return impl_->Compile(grammar::RuleTable(), *expr, "regular expression");

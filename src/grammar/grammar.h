@@ -24,6 +24,7 @@ class Grammar {
   explicit Grammar(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
   const Impl& impl() const { return *impl_; }
   const std::shared_ptr<const Impl>& shared() const { return impl_; }
+  size_t bytes() const;  // of memory, about
 
  private:
   std::shared_ptr<const Impl> impl_;

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "grammar/expr.h"
 #include "text/specials.h"
 #include "text/testing_tokenizer.h"
 
@@ -140,6 +141,33 @@ TEST_F(GrammarTest, ATokenAgainstTheRulesIsAnErrorOfThatRequestAlone) {
   rules->Accept(1'000'000);
   EXPECT_TRUE(Takes(other.get(), "{\"a\": 1}"));
   EXPECT_TRUE(other->error().ok());
+}
+
+TEST_F(GrammarTest, AmbiguityEndsTheRequest) {
+  std::string ebnf = "root ::= [a-z] | root root |";
+  for (int i = 0; i < 80; ++i) ebnf += " root";
+  const auto grammar = grammars_.Ebnf(ebnf);
+  ASSERT_TRUE(grammar.ok()) << grammar.status().message();
+  const auto rules = grammars_.MakeRules(*grammar, {});
+  for (int i = 0; i < 1000 && rules->error().ok(); ++i) {
+    rules->Accept('a');
+    EXPECT_TRUE(rules->Mask(mask_));
+  }
+  EXPECT_EQ(rules->error().code(), Code::kInvalidArgument) << rules->error().message();
+  EXPECT_TRUE(Allowed(rules.get()).empty());
+}
+
+TEST(Expr, RepetitionsOfRepetitionsAreOne) {
+  using grammar::Repeat;
+  const grammar::Expr digit = grammar::Set(grammar::CharSet::Of("0"));
+  for (const int64_t inner : {0, 1}) {
+    for (const int64_t outer : {0, 1}) {
+      const grammar::Expr both = Repeat(Repeat(digit, inner, -1), outer, -1);
+      EXPECT_EQ(both->parts[0], digit);
+      EXPECT_EQ(both->min, inner * outer);
+    }
+  }
+  EXPECT_NE(Repeat(Repeat(digit, 2, -1), 0, -1)->parts[0], digit);
 }
 
 TEST_F(GrammarTest, IdsBeyondTheVocabularyAreNotAllowed) {

@@ -15,6 +15,7 @@
 namespace seacliff::grammar {
 namespace {
 
+constexpr size_t kMostText = 256 << 10;  // bytes
 constexpr int kDeepest = 50;
 constexpr int64_t kMostRepeats = 10'000;
 
@@ -59,7 +60,7 @@ class Parser {
       std::vector<Expr> parts;
       if (use == RegexUse::kSearch && !one.begin) parts.push_back(around);
       parts.push_back(one.expr);
-      if (use == RegexUse::kSearch && !one.end) parts.push_back(around);
+      if (use != RegexUse::kWhole && !one.end) parts.push_back(around);
       all.push_back(Sequence(std::move(parts)));
     }
     return Choice(std::move(all));
@@ -207,7 +208,7 @@ class Parser {
         Fail("a bracket alone has to be written with a backslash");
         return Nothing();
       case '\\': {
-        const auto set = Escape(false);
+        const auto set = Escape(Place::kOutside);
         return set ? Set(*set) : Nothing();
       }
       default: {
@@ -221,17 +222,18 @@ class Parser {
   Expr Class() {
     ++at_;
     const bool negated = Take('^');
-    CharSet all;
+    const Place place = negated ? Place::kNegatedClass : Place::kClass;
+    std::vector<CharSet::Range> all;
     while (ok() && !Peek(']')) {
       if (at_ >= text_.size()) {
         Fail("unclosed '['");
         return Nothing();
       }
-      const auto first = ClassChar();
+      const auto first = ClassChar(place);
       if (!first) return Nothing();
       if (Peek('-') && at_ + 1 < text_.size() && text_[at_ + 1] != ']') {
         ++at_;
-        const auto last = ClassChar();
+        const auto last = ClassChar(place);
         if (!last) return Nothing();
         const auto single = [](const CharSet& set) {
           return set.ranges().size() == 1 && set.ranges()[0].first == set.ranges()[0].second;
@@ -241,18 +243,23 @@ class Parser {
           Fail("a range of characters that is none");
           return Nothing();
         }
-        all = all.Or(CharSet({{first->ranges()[0].first, last->ranges()[0].first}}));
+        all.push_back({first->ranges()[0].first, last->ranges()[0].first});
       } else {
-        all = all.Or(*first);
+        all.insert(all.end(), first->ranges().begin(), first->ranges().end());
       }
     }
     Take(']');
     if (all.empty()) Fail("an empty class");
-    return Set(negated ? CharSet::All().Without(all) : all);
+    CharSet set(std::move(all));
+    return Set(negated ? CharSet::All().Without(set) : std::move(set));
   }
 
-  std::optional<CharSet> ClassChar() {
-    if (Peek('\\')) return Escape(true);
+  // What a negated class leaves out is taken as wide as any table has it: what is left is then as
+  // narrow as everywhere else.
+  enum class Place { kOutside, kClass, kNegatedClass };
+
+  std::optional<CharSet> ClassChar(Place place) {
+    if (Peek('\\')) return Escape(place);
     if (Peek('[') && at_ + 1 < text_.size() && text_[at_ + 1] == ':') {
       Fail("a POSIX class cannot be enforced");
       return std::nullopt;
@@ -261,7 +268,9 @@ class Parser {
     return CharSet({{c, c}});
   }
 
-  std::optional<CharSet> Escape(bool in_class) {
+  std::optional<CharSet> Escape(Place place) {
+    const bool widest = place == Place::kNegatedClass;
+    const CharSet most = widest ? CharSet::All() : Ascii();
     ++at_;
     if (at_ >= text_.size()) {
       Fail("a backslash at the end");
@@ -275,19 +284,19 @@ class Parser {
         return Digits();
       case 'D':
         ++at_;
-        return Ascii().Without(Digits());
+        return most.Without(Digits());
       case 'w':
         ++at_;
         return WordChars();
       case 'W':
         ++at_;
-        return Ascii().Without(WordChars());
+        return most.Without(WordChars());
       case 's':
         ++at_;
-        return Spaces();
+        return widest ? WideSpaces() : Spaces();
       case 'S':
         ++at_;
-        return CharSet::All().Without(WideSpaces());
+        return CharSet::All().Without(widest ? Spaces() : WideSpaces());
       case 'n':
         ++at_;
         return one('\n');
@@ -304,14 +313,12 @@ class Parser {
         ++at_;
         return one('\v');
       case 'x':
-        ++at_;
-        return Hex(2);
       case 'u':
-        ++at_;
-        return Hex(4);
+        return CodePoint();
       case 'b':
       case 'B':
-        Fail(in_class ? "\\b in a class cannot be enforced" : "a word boundary cannot be enforced");
+        Fail(place == Place::kOutside ? "a word boundary cannot be enforced"
+                                      : "\\b in a class cannot be enforced");
         return std::nullopt;
       case 'p':
       case 'P':
@@ -327,7 +334,24 @@ class Parser {
     return one(TakeChar());
   }
 
-  std::optional<CharSet> Hex(int digits) {
+  // \xHH, \uHHHH or two of these that are a surrogate pair, from the letter on.
+  std::optional<CharSet> CodePoint() {
+    const int digits = text_[at_++] == 'x' ? 2 : 4;
+    auto c = Hex(digits);
+    if (c && *c >= 0xD800 && *c < 0xE000) {
+      const bool pair = *c < 0xDC00 && Take('\\') && Take('u');
+      const auto low = pair ? Hex(4) : std::nullopt;
+      if (!low || *low < 0xDC00 || *low >= 0xE000) {
+        Fail("a surrogate without the other half of its pair");
+        return std::nullopt;
+      }
+      c = 0x10000 + ((*c - 0xD800) << 10) + (*low - 0xDC00);
+    }
+    if (!c) return std::nullopt;
+    return CharSet({{*c, *c}});
+  }
+
+  std::optional<uint32_t> Hex(int digits) {
     uint32_t c = 0;
     for (int i = 0; i < digits; ++i, ++at_) {
       const char h = at_ < text_.size() ? text_[at_] : ' ';
@@ -341,7 +365,7 @@ class Parser {
       }
       c = c << 4 | static_cast<uint32_t>(value);
     }
-    return CharSet({{c, c}});
+    return c;
   }
 
   std::string_view text_;
@@ -353,6 +377,7 @@ class Parser {
 }  // namespace
 
 Result<Expr> ParseRegex(std::string_view pattern, RegexUse use) {
+  if (pattern.size() > kMostText) return InvalidArgument("regular expression: longer than 256 KiB");
   if (!utf8::IsValid(pattern)) return InvalidArgument("regular expression: not valid UTF-8");
   return Parser(pattern).Parse(use);
 }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <ctime>
 #include <utility>
 
 #include "base/check.h"
@@ -14,6 +15,16 @@ namespace seacliff::grammar {
 namespace {
 
 constexpr int kMostNewlines = 2;
+// A grammar that reads the same text in many ways is slower with every token, and one thread does
+// this for all requests: each token may take so long, and all together so much longer.
+constexpr double kSecondsPerToken = 0.1, kMoreSeconds = 0.5;
+
+// That this thread has computed, whatever else runs on its core.
+double ThreadSeconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
 
 void Put(std::span<uint32_t> mask, int32_t id, bool allowed) {
   if (id < 0 || static_cast<size_t>(id) / 32 >= mask.size()) return;
@@ -55,14 +66,16 @@ class Rules : public TokenRules {
       if (!grammar_->tool_block) Put(mask, vocabulary_->dsml, false);
       return true;
     }
-    Fill(mask);
+    Timed([&] { Fill(mask); });
+    if (!error_.ok()) std::fill(mask.begin(), mask.end(), 0);
     return true;
   }
 
   void Accept(int32_t id) override {
     if (!error_.ok() || done_) return;
+    seconds_ = std::max(0.0, seconds_ - kSecondsPerToken);
     if (phase_ == Phase::kGrammar) {
-      AcceptInGrammar(id);
+      Timed([&] { AcceptInGrammar(id); });
       return;
     }
     if (phase_ == Phase::kReasoning && id == vocabulary_->think_end) {
@@ -104,6 +117,17 @@ class Rules : public TokenRules {
     return count <= newlines_left_ ? count : 0;
   }
 
+  template <typename F>
+  void Timed(const F& f) {
+    const double start = ThreadSeconds();
+    f();
+    seconds_ += ThreadSeconds() - start;
+    if (error_.ok() && seconds_ > kMoreSeconds) {
+      error_ = InvalidArgument(
+          "grammar: too ambiguous or too large: finding out which tokens may come takes too long");
+    }
+  }
+
   void Fill(std::span<uint32_t> mask) {
     const auto words = static_cast<size_t>(xgrammar::GetBitmaskSize(vocabulary_->size));
     SC_CHECK(mask.size() >= words);
@@ -124,7 +148,6 @@ class Rules : public TokenRules {
     });
     if (!filled.ok()) {
       error_ = Internal("grammar: " + filled.status().message());
-      std::fill(mask.begin(), mask.end(), 0);
       return;
     }
     for (size_t id = vocabulary_->bytes.size(); id < words * 32; ++id) {
@@ -165,6 +188,7 @@ class Rules : public TokenRules {
   int newlines_left_ = 0;
   bool after_angle_ = false;
   bool done_ = false;
+  double seconds_ = 0;  // in the grammar, beyond what its tokens may take
   Status error_;
 };
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <set>
 
 #include "grammar/format.h"
 
@@ -16,6 +17,7 @@ using Kind = JsonText::Kind;
 
 constexpr size_t kMostSchemas = 20'000;
 constexpr int kDeepest = 100;
+constexpr size_t kMostNames = 5000;  // in one `required`
 
 // Say nothing about which values are valid.
 constexpr std::array kAnnotations = {"title",
@@ -172,10 +174,12 @@ void SchemaSet::CheckName(const std::string& name, const std::string& path) {
 std::vector<std::string> SchemaSet::ReadNames(const JsonText& value, const std::string& path) {
   std::vector<std::string> out;
   if (value.kind != Kind::kArray) Fail(path, "must be a list of names");
+  if (value.items.size() > kMostNames) Fail(path, "more than 5000 names cannot be enforced");
+  std::set<std::string> known;
   for (const JsonText& item : value.items) {
     if (item.kind != Kind::kString) Fail(path, "must be a list of names");
     CheckName(item.text, path);
-    out.push_back(item.text);
+    if (known.insert(item.text).second) out.push_back(item.text);
   }
   return out;
 }
@@ -273,6 +277,10 @@ bool SchemaSet::ReadStructure(const std::string& key, const JsonText& value,
 void SchemaSet::ReadKeyword(const JsonText& json, const std::string& key, const JsonText& value,
                             Schema* out) {
   const std::string path = Join(out->path, key);
+  // "#name" does not change what "#/..." means.
+  if (key == "$id" && out->path != "#" && value.text.rfind('#', 0) != 0) {
+    Fail(path, "a schema with a name of its own within another one cannot be enforced");
+  }
   if (std::find(kAnnotations.begin(), kAnnotations.end(), key) != kAnnotations.end() ||
       key.rfind("x-", 0) == 0 || ReadStructure(key, value, path, out)) {
     return;
@@ -334,7 +342,7 @@ void SchemaSet::ReadKeyword(const JsonText& json, const std::string& key, const 
     const auto bound = ReadBound(value, path, false);
     const bool good = bound && bound->value.integer() && !bound->value.negative &&
                       !bound->value.zero() && bound->value.whole.size() <= 4 &&
-                      std::atoi(bound->value.whole.c_str()) <= 1000;
+                      std::atoi(bound->value.whole.c_str()) <= kMostMultiple;
     if (!good) Fail(path, "only whole numbers from 1 to 1000 can be enforced");
     out->multiple_of = good ? std::atoi(bound->value.whole.c_str()) : 1;
   } else if (key == "minLength") {

@@ -17,6 +17,8 @@
 
 namespace seacliff::grammar {
 
+constexpr int64_t kMostMultiple = 1000;  // of multipleOf
+
 // Bits of Schema::types. A number is an integer if it has no fraction.
 enum SchemaType : uint32_t {
   kNull = 1,
@@ -112,6 +114,10 @@ class SchemaSet {
   std::vector<std::pair<std::string, const Schema*>> ReadMap(const JsonText& value,
                                                              const std::string& path);
   void Merge(const Schema& with, Schema* into);
+  // Counts what combining costs: pairs of elements that are compared, and one.
+  void Work(const std::string& path, size_t pairs);
+  bool Disjoint(const std::vector<Schema>& left, const std::vector<Schema>& right);
+  bool DisjointFlat(const Schema& x, const Schema& y);
 
   Status status_;
   const JsonText* root_ = nullptr;
@@ -120,6 +126,7 @@ class SchemaSet {
   std::map<uint32_t, const Schema*> of_types_;
   std::map<std::pair<const Schema*, const Schema*>, const Schema*> both_;
   int depth_ = 0;
+  size_t work_ = 0;
 };
 
 uint32_t TypeOf(const JsonText& value);

@@ -12,6 +12,7 @@ namespace {
 
 constexpr size_t kMostAlternatives = 200;
 constexpr int kDeepest = 60;
+constexpr size_t kMostWork = 100'000;  // about as many merges of small schemas
 
 int64_t LessOf(int64_t a, int64_t b) { return a < 0 ? b : b < 0 ? a : std::min(a, b); }
 
@@ -28,7 +29,17 @@ const Schema* Governing(const Schema& schema, std::string_view name) {
 
 }  // namespace
 
+// A schema of a few lines can combine others in exponentially many ways.
+void SchemaSet::Work(const std::string& path, size_t pairs) {
+  work_ += 1 + pairs / 1000;
+  if (work_ > kMostWork) Fail(path, "too many combinations");
+}
+
 void SchemaSet::Merge(const Schema& with, Schema* into) {
+  Work(with.path, (with.values && into->values ? with.values->size() * into->values->size() : 0) +
+                      (with.required.size() + with.properties.size()) *
+                          (into->required.size() + into->properties.size()));
+  if (!status_.ok()) return;
   const Schema before = *into;
   into->says = into->says || with.says;
   into->lists = into->lists || with.lists;
@@ -51,8 +62,11 @@ void SchemaSet::Merge(const Schema& with, Schema* into) {
   stricter(with.low, 1, &into->low);
   stricter(with.high, -1, &into->high);
   if (with.multiple_of > 0) {
-    into->multiple_of =
-        into->multiple_of > 0 ? std::lcm(into->multiple_of, with.multiple_of) : with.multiple_of;
+    into->multiple_of = std::lcm(std::max<int64_t>(1, into->multiple_of), with.multiple_of);
+    if (into->multiple_of > kMostMultiple) {
+      Fail(with.path,
+           "multiples of two numbers whose common ones are above 1000 cannot be enforced");
+    }
   }
 
   into->min_length = std::max(into->min_length, with.min_length);
@@ -109,6 +123,8 @@ void SchemaSet::Merge(const Schema& with, Schema* into) {
 }
 
 std::vector<Schema> SchemaSet::Alternatives(const Schema& schema) {
+  if (schema.refs.empty() && schema.all.empty() && schema.any.empty()) return {schema};
+  Work(schema.path, 0);
   if (++depth_ > kDeepest) Fail(schema.path, "refers to itself, or is nested too deep");
   Schema own = schema;
   own.refs.clear();
@@ -140,15 +156,16 @@ std::vector<Schema> SchemaSet::Alternatives(const Schema& schema) {
     cross(Alternatives(*one));
   }
   for (const Schema::Group& group : schema.any) {
+    std::vector<std::vector<Schema>> flat;
     std::vector<Schema> options;
     for (const Schema* option : group.options) {
       if (!status_.ok()) break;
-      const std::vector<Schema> flat = Alternatives(*option);
-      options.insert(options.end(), flat.begin(), flat.end());
+      flat.push_back(Alternatives(*option));
+      options.insert(options.end(), flat.back().begin(), flat.back().end());
     }
-    for (size_t i = 0; group.one && i < group.options.size(); ++i) {
+    for (size_t i = 0; group.one && i < flat.size(); ++i) {
       for (size_t k = 0; k < i && status_.ok(); ++k) {
-        if (!Disjoint(*group.options[i], *group.options[k])) {
+        if (!Disjoint(flat[i], flat[k])) {
           Fail(group.path, fmt::format("options {} and {} may both be valid: exactly one cannot be "
                                        "enforced (anyOf can)",
                                        k, i));
@@ -163,47 +180,59 @@ std::vector<Schema> SchemaSet::Alternatives(const Schema& schema) {
 
 bool SchemaSet::Disjoint(const Schema& a, const Schema& b) {
   if (depth_ > kDeepest / 2) return false;
-  const auto apart = [&](const Schema& x, const Schema& y) {
-    if (x.values && y.values) {
-      return std::none_of(x.values->begin(), x.values->end(), [&](const JsonText* one) {
-        return std::any_of(y.values->begin(), y.values->end(),
-                           [&](const JsonText* other) { return SameJson(*one, *other); });
-      });
-    }
-    const auto types = [](const Schema& s) {
-      uint32_t all = s.types;
-      if (!s.values) return all;
-      all = 0;
-      for (const JsonText* value : *s.values) all |= TypeOf(*value) & s.types;
-      return all;
-    };
-    const uint32_t common = types(x) & types(y);
-    if (common == 0) return true;
-    if ((common & ~kNumber) == 0) {
-      const auto above = [](const std::optional<Bound>& low, const std::optional<Bound>& high) {
-        if (!low || !high) return false;
-        const int order = Compare(low->value, high->value);
-        return order > 0 || (order == 0 && (low->exclusive || high->exclusive));
-      };
-      return above(x.low, y.high) || above(y.low, x.high);
-    }
-    if (common != kObject) return false;
-    // One requires what the other one cannot have, or has otherwise.
-    const auto requires_apart = [&](const Schema& s, const Schema& t) {
-      return std::any_of(s.required.begin(), s.required.end(), [&](const std::string& name) {
-        const Schema* mine = Governing(s, name);
-        const Schema* other = Governing(t, name);
-        if (!t.pattern_properties.empty() || other == nullptr) return false;
-        if (other->never) return true;
-        return mine != nullptr && t.Requires(name) && Disjoint(*mine, *other);
-      });
-    };
-    return requires_apart(x, y) || requires_apart(y, x);
-  };
-  const std::vector<Schema> left = Alternatives(a), right = Alternatives(b);
+  ++depth_;
+  const bool disjoint = Disjoint(Alternatives(a), Alternatives(b));
+  --depth_;
+  return disjoint;
+}
+
+bool SchemaSet::Disjoint(const std::vector<Schema>& left, const std::vector<Schema>& right) {
   return std::all_of(left.begin(), left.end(), [&](const Schema& x) {
-    return std::all_of(right.begin(), right.end(), [&](const Schema& y) { return apart(x, y); });
+    return std::all_of(right.begin(), right.end(),
+                       [&](const Schema& y) { return DisjointFlat(x, y); });
   });
+}
+
+bool SchemaSet::DisjointFlat(const Schema& x, const Schema& y) {
+  Work(x.path,
+       (x.values && y.values ? x.values->size() * y.values->size() : 0) +
+           (x.required.size() + y.required.size()) * (x.properties.size() + y.properties.size()));
+  if (!status_.ok()) return false;
+  if (x.values && y.values) {
+    return std::none_of(x.values->begin(), x.values->end(), [&](const JsonText* one) {
+      return std::any_of(y.values->begin(), y.values->end(),
+                         [&](const JsonText* other) { return SameJson(*one, *other); });
+    });
+  }
+  const auto types = [](const Schema& s) {
+    uint32_t all = s.types;
+    if (!s.values) return all;
+    all = 0;
+    for (const JsonText* value : *s.values) all |= TypeOf(*value) & s.types;
+    return all;
+  };
+  const uint32_t common = types(x) & types(y);
+  if (common == 0) return true;
+  if ((common & ~kNumber) == 0) {
+    const auto above = [](const std::optional<Bound>& low, const std::optional<Bound>& high) {
+      if (!low || !high) return false;
+      const int order = Compare(low->value, high->value);
+      return order > 0 || (order == 0 && (low->exclusive || high->exclusive));
+    };
+    return above(x.low, y.high) || above(y.low, x.high);
+  }
+  if (common != kObject) return false;
+  // One requires what the other one cannot have, or has otherwise.
+  const auto requires_apart = [&](const Schema& s, const Schema& t) {
+    return std::any_of(s.required.begin(), s.required.end(), [&](const std::string& name) {
+      const Schema* mine = Governing(s, name);
+      const Schema* other = Governing(t, name);
+      if (!t.pattern_properties.empty() || other == nullptr) return false;
+      if (other->never) return true;
+      return mine != nullptr && t.Requires(name) && Disjoint(*mine, *other);
+    });
+  };
+  return requires_apart(x, y) || requires_apart(y, x);
 }
 
 bool SchemaSet::Allows(const Schema& flat, const JsonText& value) {

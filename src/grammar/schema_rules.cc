@@ -91,7 +91,17 @@ Expr SchemaRules::Json(const Schema* schema) {
   const int rule = json_->rules()->Add(
       name == std::string::npos ? "schema" : std::string_view(schema->path).substr(name + 1));
   rules_[schema] = rule;
-  json_->rules()->Define(rule, Body(*schema));
+  open_.emplace_back(rule, schema);
+  // The outermost call fills them all: schemas may lead to each other in chains of thousands.
+  if (!filling_) {
+    filling_ = true;
+    while (!open_.empty()) {
+      const auto [next, body] = open_.back();
+      open_.pop_back();
+      json_->rules()->Define(next, Body(*body));
+    }
+    filling_ = false;
+  }
   return json_->rules()->Ref(rule);
 }
 
@@ -104,7 +114,7 @@ Expr SchemaRules::Body(const Schema& schema) {
       const Schema* target = set_->Resolve(schema.refs[0], schema);
       return set_->status().ok() ? Json(target) : Nothing();
     }
-    if (!schema.all.empty() && schema.all.size() == 1) return Json(schema.all[0]);
+    if (!schema.all.empty()) return Json(schema.all[0]);
     if (!schema.any.empty() && !schema.any[0].one) {
       std::vector<Expr> options;
       for (const Schema* option : schema.any[0].options) options.push_back(Json(option));
@@ -172,9 +182,13 @@ Expr SchemaRules::Flat(const Schema& flat) {
 }
 
 Expr SchemaRules::Number(const Schema& flat) {
-  if (flat.multiple_of > 1 && flat.multiple_of <= 1000 && (flat.types & kInteger)) {
+  if (flat.multiple_of > 1 && (flat.types & kInteger)) {
     if (!flat.low && !flat.high) {
-      return MultipleOf(static_cast<int>(flat.multiple_of), json_->rules());
+      Expr& multiples = multiples_[flat.multiple_of];
+      if (multiples == nullptr) {
+        multiples = MultipleOf(static_cast<int>(flat.multiple_of), json_->rules());
+      }
+      return multiples;
     }
     // Both bounds near: written out.
     constexpr size_t kMost = 9;  // digits
@@ -202,10 +216,6 @@ Expr SchemaRules::Number(const Schema& flat) {
     set_->Fail(flat.path, "multipleOf beside one bound alone cannot be enforced");
     return Nothing();
   }
-  if (flat.multiple_of > 1000) {
-    set_->Fail(flat.path, "multipleOf above 1000 cannot be enforced");
-    return Nothing();
-  }
   const bool whole = (flat.types & kFraction) == 0 || flat.multiple_of == 1;
   return whole ? IntegerWithin(flat.low, flat.high) : NumberWithin(flat.low, flat.high);
 }
@@ -222,14 +232,16 @@ Expr SchemaRules::StringBody(const Schema& flat) {
     return Repeat(Set(CharSet::All()), flat.min_length, flat.max_length);
   }
   const std::string pattern = flat.format.empty() ? flat.patterns[0] : FormatPattern(flat.format);
-  // With limits of length a pattern that may stand anywhere is first tried as it is, then as all of
-  // the string.
-  for (const RegexUse use : {RegexUse::kSearch, RegexUse::kWhole}) {
-    if (use == RegexUse::kSearch && !flat.format.empty()) continue;
+  // With limits of length a pattern that may stand anywhere is first tried as it is, then at the
+  // beginning of the string, then as all of it. If nothing is left of a narrower one, that does not
+  // mean that nothing is valid.
+  for (const RegexUse use : {RegexUse::kSearch, RegexUse::kBegin, RegexUse::kWhole}) {
+    if (use != RegexUse::kWhole && !flat.format.empty()) continue;
     const Result<Expr> expr = ParseRegex(pattern, use);
     if (!expr.ok()) return fail("pattern: " + expr.status().message());
     const Expr limited = WithLength(*expr, flat.min_length, flat.max_length);
-    if (limited != nullptr) return limited;
+    const bool exact = use == RegexUse::kSearch || !flat.format.empty();
+    if (limited != nullptr && (exact || !IsNothing(limited))) return limited;
   }
   return fail(
       fmt::format("{} beside minLength or maxLength can only be enforced where one part of "
@@ -254,7 +266,7 @@ Expr SchemaRules::Array(const Schema& flat) {
                            most < 0 ? -1 : most - std::max<int64_t>(1, listed));
   for (int64_t i = std::min(listed, most < 0 ? listed : most) - 1; i >= 1; --i) {
     rest = Sequence({json_->Comma(), Json(flat.prefix[static_cast<size_t>(i)]), rest});
-    if (i >= flat.min_items) rest = Optional(rest);
+    if (i >= flat.min_items) rest = json_->rules()->AddDefined("more", Optional(rest));
   }
   Expr body =
       most == 0 ? Nothing() : Sequence({Json(listed > 0 ? flat.prefix[0] : flat.items), rest});
@@ -332,23 +344,25 @@ Expr SchemaRules::ObjectMembers(const Schema& flat, Members* members) {
   }
   const int64_t others = most < 0 ? -1 : most - static_cast<int64_t>(listed.size());
 
-  // `more`: what may follow behind another member; `all`: from here on, with nothing before.
+  // `more`: what may follow behind another member; `all`: the ways to go on from here, with nothing
+  // before.
   RuleTable* rules = json_->rules();
   const auto others_behind = [&](int64_t limit) {
     return Repeat(Sequence({members->Between(), other}), 0, limit);
   };
   Expr more = others == 0 ? Text("") : others_behind(others);
-  Expr all =
-      others == 0 ? Nothing() : Sequence({other, others_behind(others < 0 ? -1 : others - 1)});
-  if (flat.min_properties == 0) all = Choice({Text(""), all});
+  std::vector<Expr> all;
+  if (others != 0) all.push_back(Sequence({other, others_behind(others < 0 ? -1 : others - 1)}));
+  if (flat.min_properties == 0) all.push_back(Text(""));
   for (size_t i = listed.size(); i-- > 0;) {
+    const Expr one = rules->AddDefined("member", listed[i].expr);
     const Expr behind = i + 1 < listed.size() ? rules->AddDefined("more", more) : more;
-    const Expr with = Sequence({listed[i].expr, behind});
-    all = listed[i].required ? with : Choice({with, all});
-    const Expr next = Sequence({members->Between(), listed[i].expr});
+    if (listed[i].required) all.clear();
+    all.push_back(Sequence({one, behind}));
+    const Expr next = Sequence({members->Between(), one});
     more = Sequence({listed[i].required ? next : Optional(next), behind});
   }
-  return all;
+  return Choice(std::move(all));
 }
 
 }  // namespace seacliff::grammar

@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "grammar/expr.h"
@@ -75,6 +76,10 @@ class SchemaRules {
   JsonRules* json_;
   bool strict_;
   std::map<const Schema*, int> rules_;
+  std::map<int64_t, Expr> multiples_;
+  // Rules without a body yet.
+  std::vector<std::pair<int, const Schema*>> open_;
+  bool filling_ = false;
 };
 
 }  // namespace seacliff::grammar

@@ -40,12 +40,9 @@ class Block {
   // A parameter with a string as it stands, and one with JSON. `name` is what stands between
   // quotes.
   Expr Parameter(const Expr& name, const Expr& raw, const Expr& json) const {
-    const auto one = [&](const char* is_string, const Expr& value) {
-      return Sequence({Open(tags_.parameter, " name=\""), name,
-                       Text(fmt::format("\" string=\"{}\">", is_string)), value,
-                       Close(tags_.parameter)});
-    };
-    return Choice({one("true", raw), one("false", json)});
+    return Sequence({Open(tags_.parameter, " name=\""), name, Text("\" string=\""),
+                     Choice({Sequence({Text("true\">"), raw}), Sequence({Text("false\">"), json})}),
+                     Close(tags_.parameter)});
   }
 
   // Any text without the beginning of a closing tag as text. (The tag itself has the token.) The

@@ -2,7 +2,8 @@
 // interface for people. One JSON line in, one out:
 //   {schema | regex | choice: [...] | ebnf | object | tools: [...], strict, one_call, also_schema,
 //    reasoning, lazy, prefix, walks, seed, longest, accept: [...]}
-//   -> {error} or {walks: [{text, whole}, ...], accepted: [...], states: number}
+//   -> {error} or {walks: [{text, whole, error}, ...], accepted: [...], compile_ms,
+//   slowest_mask_ms}
 // A walk draws tokens that the mask allows, those more often that end things. `text` has the
 // tokens' bytes, those of added tokens too; `whole` if it ended with an end token. `prefix` is fed
 // first, as tokens. A text is accepted if each of its tokens, and an end token behind them, is

@@ -3,6 +3,7 @@ what the grammar allows are judged by the Python package jsonschema."""
 
 import json
 import pathlib
+import re
 
 import jsonschema
 import pytest
@@ -83,6 +84,22 @@ ACCEPTED = [
     ({"type": "array", "prefixItems": [{"type": "integer"}], "items": {"type": "boolean"},
       "minItems": 1, "maxItems": 3}, ["[1]", "[1, true]", "[1,true,false]"],
      ["[]", "[true]", "[1, 2]", "[1, true, true, true]"]),
+    ({"type": "integer", "multipleOf": 7}, ["7" * 40], ["7" * 39 + "8"]),
+    ({"type": "integer", "multipleOf": 1000}, ["123456789012000", "-1000", "0"], ["100"]),
+    ({"type": "integer", "allOf": [{"multipleOf": 4}, {"multipleOf": 6}]}, ["12", "24"], ["4", "6"]),
+    ({"pattern": r"^[^\s]+$", "type": "string"}, ['"a"'], ['"\u00a0"', '"a\u2003b"', '" "']),
+    ({"pattern": r"^[^\W]+$", "type": "string"}, ['"a_1"'], ['"\u2192"', '"-"']),
+    ({"pattern": r"^[^\D]+$", "type": "string"}, ['"1"'], ['"\u2192"', '"x"']),
+    ({"pattern": r"^[^\W\d_]+$", "type": "string"}, ['"a"'], ['"\u2192"', '"1"', '"_"']),
+    ({"pattern": r"^[^\S]+$", "type": "string"}, ['" "'], ['"\u200b"', '"\u0085"', '"x"']),
+    ({"pattern": r"^(\uD83D\uDE00|[\uD83D\uDE01-\uD83D\uDE02])$", "type": "string"},
+     ['"\U0001f600"', '"\U0001f602"'], ['"\U0001f603"']),
+    ({"type": "string", "pattern": r"\S", "minLength": 1, "maxLength": 200}, ['"a"', '"a b"'], ['""', '" "']),
+    ({"type": "string", "pattern": "[A-Z]", "minLength": 8}, ['"ABCDEFGHI"', '"Abcdefgh"'],
+     ['"ABCDEFG"', '"abcdefgh"']),
+    ({"type": "object", "required": ["b", "b"]}, ['{"b": 1}'], ['{"b": 1, "b": 1}', "{}"]),
+    ({"$id": "http://e/r", "type": "object", "properties": {"a": {"$id": "#a", "type": "null"}}},
+     ['{"a": null}'], ['{"a": 1}']),
 ]
 
 
@@ -118,10 +135,44 @@ def test_schemas_that_refer_to_themselves(oracle):
         assert "error" not in answer and not any(w["error"] for w in answer["walks"]), (schema, answer)
 
 
+def chain(step, length, end=True):
+    return {"$defs": {**{f"d{i}": step({"$ref": f"#/$defs/d{i + 1}"}) for i in range(length)},
+                      f"d{length}": end}, "$ref": "#/$defs/d0"}
+
+
+def test_long_chains(oracle):
+    """Answered one way or the other, and soon."""
+    steps = [lambda ref: ref, lambda ref: {"properties": {"a": ref}}, lambda ref: {"items": ref}]
+    schemas = [chain(step, length) for step in steps for length in (300, 9000)]
+    answers = oracle.ask([{"schema": json.dumps(schema), "strict": True} for schema in schemas])
+    assert ["error" in answer for answer in answers] == [False, False, False, True, False, True]
+    assert all(answer.get("error", "#").startswith("#") for answer in answers)
+    (answer,) = oracle.ask([{"schema": json.dumps({"prefixItems": [True] * 500})}])
+    assert "error" not in answer, answer
+
+
+def test_too_many_combinations(oracle):
+    names = [f"n{i}" for i in range(100_000)]
+    loop = {name: {"type": "object", "required": ["x"], "properties": {"x": {"$ref": f"#/$defs/{name}"}}}
+            for name in "ab"}
+    for schema in [chain(lambda ref: {"allOf": [ref, ref]}, 20, {"type": "null"}),
+                   {"oneOf": [{"const": f"{i}"} for i in range(5000)]},
+                   {"allOf": [{"enum": names}, {"enum": names}]},
+                   {"allOf": [{"required": names}, {"required": names}]},
+                   {"$defs": loop, "oneOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}]}]:
+        (answer,) = oracle.ask([{"schema": json.dumps(schema)}])
+        assert re.match("#.*(too many combinations|more than 5000)", answer.get("error", "")), answer
+
+
 def test_limits(oracle):
     """What would take the compiler long is refused at once."""
     for schema in [{"type": "string", "minLength": 500}, {"type": "array", "maxItems": 100_000},
                    {"type": "object", "properties": {"x" * 300: {}}},
-                   {"type": "string", "pattern": "((a{100}){100}){100}"}]:
+                   {"type": "string", "pattern": "((a{100}){100}){100}"},
+                   {"type": "string", "pattern": "a" * (300 << 10)},
+                   {"type": "string", "pattern": "a?b", "minLength": 8},
+                   {"anyOf": [{"type": "string", "pattern": r"^\uD83D$"}, {"type": "null"}]},
+                   {"allOf": [{"multipleOf": n} for n in (863, 883, 971, 701, 887, 823, 809)]},
+                   {"properties": {"a": {"$id": "http://e/x"}}}]:
         (answer,) = oracle.ask([{"schema": json.dumps(schema)}])
         assert answer.get("error", "").startswith("#"), (schema, answer)

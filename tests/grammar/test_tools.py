@@ -66,6 +66,14 @@ def test_drawn_blocks(oracle, profile, space, strict):
     assert seen == set(SCHEMAS)
 
 
+def test_a_hundred_tools(oracle):
+    names = [f"parameter_{i}" for i in range(4)]
+    schema = {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": names}
+    (answer,) = oracle.ask([{"tools": [{"name": f"tool_number_{i}", "parameters": json.dumps(schema),
+                                        "strict": True} for i in range(100)]}])
+    assert "error" not in answer, answer
+
+
 def call(body, name="run"):
     return (f'<{DSML}tool_calls>\n<{DSML}invoke name="{name}">\n{body}\n</{DSML}invoke>\n'
             f"</{DSML}tool_calls>")
