@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draws output tok/s and the part of the byte limit over concurrency, as SVG.
 
-    python3 bench/plot.py FILE [--out PICTURE.svg] [--input-len N] [--output-len N]
+    python3 bench/plot.py FILE [--out PICTURE.svg] [--input-len N] [--output-len N] [--no-reference]
 
 FILE: JSON lines as bench/serving.py reads them; a line for each label. Beside them stands the
 reference point of bench/results/serving_reference.jsonl. Without --out the picture is printed.
@@ -156,12 +156,12 @@ def draw(results, configs):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("file")
+    serving.add_arguments(parser)
     parser.add_argument("--out")
     parser.add_argument("--input-len", type=int, default=1024)
     parser.add_argument("--output-len", type=int, default=1024)
     options = parser.parse_args()
-    results = serving.Results(serving.read(serving.REFERENCE) + serving.read(options.file))
+    results = serving.results_of(options)
     wanted = (options.input_len, options.output_len)
     configs = [config for config in results.configs() if config[1:] == wanted]
     if not configs:

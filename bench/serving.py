@@ -16,6 +16,17 @@ def read(path):
         return [json.loads(text) for text in file if text.strip()]
 
 
+def add_arguments(parser):
+    parser.add_argument("file")
+    parser.add_argument("--no-reference", action="store_true",
+                        help="without the reference point, which is of another model or load")
+
+
+def results_of(options):
+    references = [] if options.no_reference else read(REFERENCE)
+    return Results(references + read(options.file))
+
+
 def config_of(line):
     """What a line must have in common with another to stand beside it: (label, input_len,
     output_len). The label says what the server ran: --label."""
@@ -48,12 +59,13 @@ class Results:
 
     def limit(self, line):
         """The line that counts the bytes of a step of so many sequences, at the depth nearest to
-        the middle of the replies; None where there is none."""
+        the middle of the replies; None where there is none, or none near enough."""
         found = self.limits.get(line["max_concurrency"])
         if not found or line["output_len"] == 1:  # a prefill
             return None
         middle = line["input_len"] + line["output_len"] / 2
-        return found[min(found, key=lambda depth: abs(depth - middle))]
+        nearest = min(found, key=lambda depth: abs(depth - middle))
+        return found[nearest] if abs(nearest - middle) <= middle / 2 else None
 
     def limit_ms(self, line):
         """What reading those bytes takes."""

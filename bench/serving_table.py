@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Turns the JSON lines of serving benchmarks into the Markdown tables of docs/perf/serving.md.
 
-    python3 bench/serving_table.py FILE
+    python3 bench/serving_table.py [--no-reference] FILE
 
 For each label, input length and output length a table with a row for each concurrency. "Limit" is
 what reading the bytes of one decode step takes (bench steps); "without HTTP" the same load put to
@@ -57,9 +57,8 @@ def tables(results):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("file")
-    options = parser.parse_args()
-    results = serving.Results(serving.read(serving.REFERENCE) + serving.read(options.file))
+    serving.add_arguments(parser)
+    results = serving.results_of(parser.parse_args())
     print("\n".join(tables(results)).rstrip() or "Nothing is measured yet.")
 
 

@@ -85,13 +85,15 @@ def test_the_picture_shows_every_value(results, tmp_path):
         assert 0 < float(circle.get("cx")) < width and 0 < float(circle.get("cy")) < height
 
 
-def test_the_picture_in_the_docs_is_fresh(root):
-    picture = root / "docs/perf/serving.svg"
-    made = run("plot.py", root / "bench/results/h200x2_serving.jsonl")
+@pytest.mark.parametrize("name, arguments", [("h200x2_serving", ()),
+                                             ("h200_serving", ("--no-reference",))])
+def test_the_pictures_in_the_docs_are_fresh(root, name, arguments):
+    picture = root / f"docs/perf/{name}.svg"
+    made = run("plot.py", root / f"bench/results/{name}.jsonl", *arguments)
     assert picture.exists() == (made.returncode == 0)
     if picture.exists():
         assert picture.read_text() == made.stdout
-        assert "](serving.svg)" in picture.with_name("serving.md").read_text()
+        assert f"]({name}.svg)" in picture.with_name("serving.md").read_text()
 
 
 def test_higher_is_higher_in_the_picture(results):
