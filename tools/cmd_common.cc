@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "checkpoint/progress_bar.h"
 #include "kernels/machine.h"
+#include "serve/banned_tokens.h"
 #include "serve/mailbox.h"
 
 namespace seacliff {
@@ -101,17 +102,6 @@ Status ReadGenerationConfig(const Settings& settings, SamplingParams& sampling) 
   const Status status = read();
   if (!status.ok()) return Status(status.code(), fmt::format("{}: {}", path, status.message()));
   return OkStatus();
-}
-
-// Tokens that no reply may have: see Tokenizer::never_sampled_ids. The model's matrix may have more
-// rows than there are tokens.
-void BanTokens(const LoadedModel& model, SamplingParams& sampling) {
-  constexpr float kBanned = -1e9f;
-  const int32_t tokens = model.tokenizer.vocab_size(), rows = model.engine->vocab_size();
-  for (const int32_t id : model.tokenizer.never_sampled_ids()) {
-    if (id < std::min(tokens, rows)) sampling.logit_bias.emplace_back(id, kBanned);
-  }
-  for (int32_t id = tokens; id < rows; ++id) sampling.logit_bias.emplace_back(id, kBanned);
 }
 
 }  // namespace
@@ -222,7 +212,7 @@ Result<LoadedModel> LoadModel(const Settings& settings) {
   SC_ASSIGN_OR_RETURN(SamplingParams sampling, SamplingOf(settings));
   SC_ASSIGN_OR_RETURN(auto engine, Engine::Load(EngineOptionsOf(settings), ShowProgress()));
   LoadedModel model{std::move(tokenizer), profile, std::move(sampling), std::move(engine)};
-  BanTokens(model, model.sampling);
+  model.sampling.logit_bias = serve::BannedTokens(model.tokenizer, model.engine->vocab_size());
   if (settings.seed) model.sampling.seed = static_cast<uint64_t>(*settings.seed);
   return model;
 }

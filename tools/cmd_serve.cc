@@ -51,7 +51,7 @@ Result<serve::ServeOptions> ServeOptionsOf(const Settings& settings) {
   options.reply_memory = settings.reply_memory.value;
   options.thinking_is_content = settings.think_fallback == "content";
   options.idle_prefill = settings.idle_prefill == "on" && !settings.no_prefix_caching;
-  options.workers = static_cast<int32_t>(settings.text_threads);
+  options.text_threads = static_cast<int32_t>(settings.text_threads);
   options.keep_alive = Milliseconds(settings.keep_alive);
   options.stall_timeout = Milliseconds(settings.stall_timeout);
   options.request_timeout = Milliseconds(settings.request_timeout);
@@ -69,10 +69,11 @@ Status Serve(const Settings& settings) {
   SC_ASSIGN_OR_RETURN(serve::ServeOptions options, ServeOptionsOf(settings));
   const std::string name = options.model_names.front();
 
-  std::unique_ptr<Engine> engine;  // outlives the server
   std::mutex mutex;
   bool serving = true;
   Status lost;  // why the engine's device is gone
+  // Its thread uses what stands above, and it outlives the server.
+  std::unique_ptr<Engine> engine;
   SC_ASSIGN_OR_RETURN(auto server, serve::Server::Start(std::move(options)));
   EngineOptions engine_options = EngineOptionsOf(settings);
   engine_options.on_lost = [&](const Status& error) {

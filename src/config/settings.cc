@@ -43,7 +43,7 @@ constexpr Setting kSettings[] = {
    "a key that requests must bring; again for further keys", "SEACLIFF_API_KEY"},
   {"--chat-profile", &S::chat_profile, "auto", "auto|preview|0731|v41", 0, 0, kServe | kOnce,
    "rules of the chat encoding; auto: from the model's files"},
-  {"--max-waiting", &S::max_waiting, "1024", "N", 0, kInt32, kServe,
+  {"--max-waiting", &S::max_waiting, "1024", "N", 1, kInt32, kServe,
    "requests that may wait; further ones get 503"},
   {"--max-logprobs", &S::max_logprobs, "20", "N", 0, 1000, kServe,
    "most logprobs that a request may ask for"},
@@ -69,7 +69,7 @@ constexpr Setting kSettings[] = {
   {"--think-fallback", &S::think_fallback, "reasoning", "reasoning|content", 0, 0, kServe,
    "what a reply is that ends without ending its thinking; content: both"},
   {"--text-threads", &S::text_threads, "1", "N", 1, 256, kServe,
-   "threads that turn long prompts into token ids"},
+   "threads that read long requests and turn their prompts into token ids"},
 
   // The model.
   {"--max-model-len", &S::max_model_len, "0", "TOKENS", 0, kInt32, kEngine | kBench | kShow,

@@ -248,8 +248,9 @@ void ReadEffort(Fields* fields, std::string_view key, std::optional<bool>* think
   if (choice.value().thinking) *effort = choice.value().effort;
 }
 
-// Later assignments win: the server's default, then reasoning_effort, `reasoning`, the template's
-// arguments, and `thinking`, which is what the model's own API has.
+// Later assignments win: the server's default, `reasoning`, reasoning_effort (the template's, then
+// the request's), the template's other arguments, and `thinking`, which is what the model's own API
+// has.
 void ReadThinking(Fields* fields, const ServeOptions& options, ChatOptions* chat) {
   std::optional<bool> thinking;
   std::optional<ChatEffort> effort;
@@ -300,12 +301,8 @@ void ReadPrompt(Fields* fields, ChatRequest* request) {
 }
 
 void ReadContinuation(Fields* fields, ChatRequest* request) {
-  bool add_header = true;
-  fields->Bool("add_generation_prompt", &add_header);
+  fields->Bool("add_generation_prompt", &request->add_header);
   fields->Bool("continue_final_message", &request->chat.continue_final_message);
-  if (!add_header && !request->chat.continue_final_message) {
-    fields->Fail("add_generation_prompt", "false needs continue_final_message");
-  }
   if (request->messages.empty() || !request->common.output.any()) return;
   // What is there already would have to count for the form.
   if (request->chat.continue_final_message) {
@@ -329,15 +326,14 @@ void ReadChat(std::string_view body, Fields* fields, const ServeOptions& options
   ReadContinuation(fields, request);
 }
 
-ApiError ParseChatRequest(std::string_view body, const ServeOptions& options,
+ApiError ParseChatRequest(std::string_view text, const ServeOptions& options,
                           ChatRequest* request) {
-  JsonDocument document;
-  simdjson::dom::object object;
-  ApiError error = ParseBody(body, &document, &object);
+  RequestBody body;
+  ApiError error = ParseBody(text, &body);
   if (error.any()) return error;
-  Fields fields(object, "", &error);
+  Fields fields(body.object, "", &error);
   CommonRequest& common = request->common;
-  ReadCommon(body, &fields, options, &common);
+  ReadCommon(body.text, &fields, options, &common);
   // The newer name wins where both are given.
   fields.Int("max_completion_tokens", 1, std::numeric_limits<int32_t>::max(), &common.max_tokens);
   if (common.max_tokens < 0 && options.default_max_tokens > 0) {
@@ -353,7 +349,13 @@ ApiError ParseChatRequest(std::string_view body, const ServeOptions& options,
   if (top_logprobs > 0 && !logprobs) fields.Fail("top_logprobs", "needs logprobs to be true");
   common.sampling.top_logprobs = logprobs ? top_logprobs : -1;
   fields.Bool("include_reasoning", &request->include_reasoning);
-  ReadChat(body, &fields, options, request);
+  bool echo = false;  // vLLM's: the reply begins with the last message
+  fields.Bool("echo", &echo);
+  if (echo) fields.Fail(NotSupportedYet("echo"));
+  ReadChat(body.text, &fields, options, request);
+  if (!request->add_header && !request->chat.continue_final_message) {
+    fields.Fail("add_generation_prompt", "false needs continue_final_message");
+  }
   return error;
 }
 

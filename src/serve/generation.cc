@@ -22,16 +22,24 @@ bool Contains(const std::vector<int32_t>& ids, int32_t id) {
 
 }  // namespace
 
-Generation::Generation(const GenerationHost* host, ReplyState state,
-                       std::unique_ptr<ReplyForm> form, HttpReply reply, HttpHeaders headers,
-                       Clock::time_point arrived)
+Generation::Generation(const GenerationHost* host, std::unique_ptr<ReplyForm> form, HttpReply reply,
+                       const std::string& id, Clock::time_point arrived, float timeout)
     : host_(host),
       form_(std::move(form)),
       reply_(std::move(reply)),
-      headers_(std::move(headers)),
-      state_(std::move(state)),
+      headers_{{"x-request-id", id}},
       arrived_(arrived),
       last_write_(arrived) {
+  state_.spec.common.timeout = timeout;
+}
+
+void Generation::Expect(GenerationSpec spec) {
+  state_.spec = std::move(spec);
+  const std::string& id = state_.spec.common.request_id;
+  if (IsPlainId(id)) headers_ = {{"x-request-id", id}};
+}
+
+void Generation::AddChoices() {
   const GenerationSpec& spec = state_.spec;
   for (size_t prompt = 0; prompt < spec.prompts.size(); ++prompt) {
     for (int32_t i = 0; i < spec.common.n; ++i) {
@@ -92,7 +100,7 @@ Request Generation::MakeRequest(const Choice& choice) const {
   if (const RuleSpec& rules = state_.spec.rules; rules.grammar) {
     request.rules = host_->grammars->MakeRules(
         *rules.grammar,
-        {.starts_in_reasoning = prompt.starts_in_reasoning, .when_called = rules.when_called});
+        {.starts_in_reasoning = prompt.starts_in_reasoning, .when_called = rules.when_called()});
   }
   request.sampling = common.sampling;
   if (prompt.echo) request.prompt_logprobs = common.sampling.top_logprobs;
@@ -113,6 +121,7 @@ Request Generation::MakeRequest(const Choice& choice) const {
 }
 
 bool Generation::Submit() {
+  AddChoices();
   for (const Choice& choice : state_.choices) {
     Request request = MakeRequest(choice);
     const RequestId id = request.id;

@@ -1,6 +1,6 @@
-// One call that generates: it submits a request to the engine for each choice of each prompt, turns
-// their events into text and writes the reply. It knows no API: a ReplyForm does the wording.
-// Belongs to the server's thread.
+// One call that generates, from its arrival on. Once it is known what to generate, it submits a
+// request to the engine for each choice of each prompt, turns their events into text and writes the
+// reply. It knows no API: a ReplyForm does the wording. Belongs to the server's thread.
 #pragma once
 
 #include <chrono>
@@ -41,15 +41,22 @@ class Generation {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // `headers` go with the reply, whatever it is.
-  Generation(const GenerationHost* host, ReplyState state, std::unique_ptr<ReplyForm> form,
-             HttpReply reply, HttpHeaders headers, Clock::time_point arrived);
+  // `id` goes with the reply, whatever it is, until the client's own is known. `timeout`, in
+  // seconds, holds until the request's is.
+  Generation(const GenerationHost* host, std::unique_ptr<ReplyForm> form, HttpReply reply,
+             const std::string& id, Clock::time_point arrived, float timeout);
   ~Generation();  // cancels what still runs
   Generation(const Generation&) = delete;
   Generation& operator=(const Generation&) = delete;
 
-  // Submits everything, or nothing and answers with the error.
+  // What to generate; from here on a silent stream is kept alive.
+  void Expect(GenerationSpec spec);
+  ReplyState& state() { return state_; }
+  const ReplyForm& form() const { return *form_; }
+  // Submits everything, or nothing and answers with the error. Once; the state is filled in but for
+  // its choices.
   bool Submit();
+  bool submitted() const { return !ids_.empty(); }
   const std::vector<RequestId>& ids() const { return ids_; }  // by choice
 
   void OnEvent(size_t choice, const Event& event);
@@ -70,6 +77,7 @@ class Generation {
     Clock::time_point first_token, last_token;
   };
 
+  void AddChoices();
   ReplyReader MakeReader(const Prompt& prompt) const;
   Request MakeRequest(const Choice& choice) const;
   bool IsEnd(int32_t id) const;

@@ -16,18 +16,23 @@ void Service::Completions(Call call) {
 
 void Service::AnswerComputed(Call call, Compute compute) {
   struct Work {
-    Call call;
-    std::string answer;
+    std::string body, answer;
+    ApiError error;
   };
-  const size_t size = call.request.body.size();
-  auto work = std::make_shared<Work>(Work{std::move(call), ""});
-  Offload(size, [this, work, compute]() -> std::function<void()> {
-    const ApiError error = compute(context_, work->call.request.body, &work->answer);
-    return [this, work, error] {
-      if (error.any()) return Refuse(&work->call, error);
-      Answer(&work->call, 200, work->answer);
-    };
-  });
+  auto work = std::make_shared<Work>(Work{std::move(call.request.body), "", {}});
+  const uint64_t key = next_key_++;
+  auto kept = std::make_shared<Call>(std::move(call));
+  kept->reply.OnGone([this, key] { computed_.erase(key); });
+  computed_.emplace(key, kept);
+  Offload(
+      kept, work->body.size(),
+      [this, work, compute] { work->error = compute(context_, work->body, &work->answer); },
+      [this, key, work] {
+        const auto found = computed_.extract(key);
+        if (found.empty()) return;
+        if (work->error.any()) return Refuse(found.mapped().get(), work->error);
+        Answer(found.mapped().get(), 200, work->answer);
+      });
 }
 
 void Service::Tokenize(Call call) { AnswerComputed(std::move(call), AnswerTokenize); }
@@ -69,7 +74,7 @@ void Service::GetModel(Call call) {
 void Service::MetricsPage(Call call) {
   MetricsText text;
   text.model_name = options_.model_names[0];
-  if (host_.engine != nullptr) text.stats = host_.engine->stats();
+  text.stats = Stats();
   text.vllm_names = options_.vllm_metric_names;
   call.reply.Send(200, {{"x-request-id", call.id}}, "text/plain; version=0.0.4; charset=utf-8",
                   RenderMetrics(metrics_, text));
@@ -81,6 +86,14 @@ void Service::Version(Call call) {
       .Field("version", options_.version)
       .Field("machine", options_.machine)
       .EndObject();
+  Answer(&call, 200, json.text());
+}
+
+// As vLLM's: what autoscalers ask for where they read no metrics.
+void Service::Load(Call call) {
+  const EngineStats stats = Stats();
+  JsonWriter json;
+  json.BeginObject().Field("server_load", stats.running + stats.waiting).EndObject();
   Answer(&call, 200, json.text());
 }
 

@@ -28,7 +28,8 @@ using boost::system::error_code;
 using Clock = std::chrono::steady_clock;
 
 constexpr size_t kScratchBytes = 64 << 10;
-// What a client may send ahead while its request is handled; beyond it the socket is not read.
+// What a client may send ahead while its request is handled. Beyond it the socket would not be
+// read, and the client's end not be noticed, so the connection is closed.
 constexpr size_t kAheadBytes = 64 << 10;
 constexpr size_t kGatheredWrites = 16;
 constexpr std::chrono::milliseconds kSweepInterval{200};
@@ -127,7 +128,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
     if (queued_bytes_ > server_->limits.queued_bytes) {
       SC_LOG_WARN("http: a client does not read its stream; {} bytes waiting, closing it",
                   queued_bytes_);
-      return Gone();
+      return Close();
     }
     Queue(chunked_ ? Chunk(data) : std::string(data));
   }
@@ -153,7 +154,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   // What a deadline that has passed asks for.
   void Sweep(Clock::time_point now) {
     if (closed_) return;
-    if (now >= write_deadline_) return Gone();
+    if (now >= write_deadline_) return Close();
     if (phase_ == Phase::kReading && !in_.empty()) return Refuse(408, "the request took too long");
     if (phase_ == Phase::kReading && parser_->is_header_done()) {
       return Refuse(408, "the request took too long");
@@ -188,7 +189,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
 
   void WaitReadable() {
     if (waiting_ || closed_) return;
-    if (phase_ == Phase::kHandling && in_.size() >= kAheadBytes) return;
+    if (reply_done_ && in_.size() >= kAheadBytes) return;  // until it is sent
     waiting_ = true;
     socket_.async_wait(tcp::socket::wait_read, [self = shared_from_this()](error_code error) {
       self->waiting_ = false;
@@ -210,6 +211,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
     } else if (phase_ != Phase::kLingering) {
       in_ += data;
       if (phase_ == Phase::kReading) Parse(in_);
+      if (open() && in_.size() > kAheadBytes) return Close();
     }
     WaitReadable();
   }
@@ -221,15 +223,15 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
       keep_alive_ = false;
       return;
     }
-    Gone();
+    Close();
   }
-
-  void Gone() { Close(); }
 
   // `data` is in_, or new where that is empty; what is left of it for later goes to in_, which
   // takes no more memory than that: thousands of connections are idle.
   void Parse(std::string_view data) {
-    if (data.empty()) return;
+    // Some clients end a body with an empty line, which is part of nothing.
+    while (!parser_->got_some() && data.starts_with("\r\n")) data.remove_prefix(2);
+    if (data.empty()) return in_.clear();
     if (!started_) {
       started_ = true;
       read_deadline_ = Clock::now() + server_->limits.header_timeout;
@@ -244,10 +246,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
     if (error && error != http::error::need_more) {
       return Refuse(400, fmt::format("not a valid HTTP request: {}", error.message()));
     }
-    if (parser_->is_header_done() && !parser_->chunked() &&
-        parser_->get().count(http::field::transfer_encoding) > 0) {
-      return Refuse(400, "Transfer-Encoding: only \"chunked\" can be read");
-    }
+    if (parser_->is_header_done() && RefuseHeader()) return;
     if (parser_->is_done()) return Dispatch();
     if (in_.size() > server_->limits.header_bytes) {
       // The parser looks at its limit only when it has found the end of the header, and knows none
@@ -259,9 +258,28 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
     read_deadline_ = Clock::now() + server_->limits.body_timeout;
     if (saw_header_) return;
     saw_header_ = true;
-    if (SameName(ToView(parser_->get()[http::field::expect]), "100-continue")) {
+    if (parser_->get().version() >= 11 &&
+        SameName(ToView(parser_->get()[http::field::expect]), "100-continue")) {
       Queue("HTTP/1.1 100 Continue\r\n\r\n");
     }
+  }
+
+  // What the parser lets pass, and RFC 9112 does not; and what cannot be read.
+  bool RefuseHeader() {
+    const auto& header = parser_->get();
+    const size_t encodings = header.count(http::field::transfer_encoding);
+    if (header.version() >= 11 && header.count(http::field::host) != 1) {
+      Refuse(400, "HTTP/1.1 needs one Host");
+    } else if (encodings > 0 && !parser_->chunked()) {
+      Refuse(400, "Transfer-Encoding: only \"chunked\" can be read");
+    } else if (encodings > 1 ||
+               (encodings == 1 &&
+                !SameName(ToView(header[http::field::transfer_encoding]), "chunked"))) {
+      Refuse(501, "Transfer-Encoding: only \"chunked\" can be read");
+    } else {
+      return false;
+    }
+    return true;
   }
 
   std::string TooLarge() const {
@@ -347,7 +365,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
     writing_ = false;
     write_deadline_ = kNever;
     if (closed_) return;
-    if (error) return Gone();
+    if (error) return Close();
     queued_bytes_ -= sent;
     sent += sent_of_first_;
     while (!out_.empty() && sent >= out_.front().size()) {

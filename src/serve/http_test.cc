@@ -171,6 +171,23 @@ TEST_F(HttpTest, ExpectContinue) {
   EXPECT_EQ(client.Read().body, "POST /e ?  [abc]");
 }
 
+TEST_F(HttpTest, OldClientsGetNoContinue) {
+  Start();
+  Client client(server_->port());
+  client.Send("POST /e HTTP/1.0\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n");
+  client.Send("abc");
+  EXPECT_EQ(client.Read().status, 200);
+}
+
+TEST_F(HttpTest, EmptyLinesBeforeARequestAreSkipped) {
+  Start();
+  Client client(server_->port());
+  for (int i = 0; i < 2; ++i) {
+    client.Send("\r\n\r\n" + Client::Text("POST", "/x", "hello") + "\r\n");
+    EXPECT_EQ(client.Read().body, "POST /x ?  [hello]");
+  }
+}
+
 TEST_F(HttpTest, HeadHasNoBody) {
   Start();
   Client client(server_->port());
@@ -217,14 +234,26 @@ TEST_F(HttpTest, RefusesEndlessChunkHeaders) {
 TEST_F(HttpTest, RefusesWhatIsNoHttp) {
   Start();
   for (const char* text : {"hello\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "GET /\r\n\r\n",
-                           "POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
-                           "POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\nabc",
-                           "POST / HTTP/1.1\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+                           "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
+                           "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\nabc",
+                           "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, gzip\r\n\r\n",
+                           "GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
                            "\x16\x03\x01\x02\r\n\r\n"}) {
     Client client(server_->port());
     client.Send(text);
     EXPECT_EQ(client.Read().status, 400) << text;
     EXPECT_TRUE(client.Closed());
+  }
+}
+
+TEST_F(HttpTest, RefusesCodingsThatItCannotRead) {
+  Start();
+  for (const char* codings : {"gzip, chunked", "gzip\r\nTransfer-Encoding: chunked"}) {
+    Client client(server_->port());
+    client.Send(
+        fmt::format("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: {}\r\n\r\n", codings));
+    client.Send("0\r\n\r\n");
+    EXPECT_EQ(client.Read().status, 501) << codings;
   }
 }
 
@@ -248,6 +277,14 @@ TEST_F(HttpTest, NoticesClientsThatGoAway) {
     while (kept_count_ == 0) std::this_thread::yield();
     EXPECT_EQ(gone_, 0);
   }
+  EXPECT_TRUE(WaitGone(1));
+}
+
+TEST_F(HttpTest, ClosesConnectionsThatSendTooMuchAhead) {
+  Start();
+  Client client(server_->port());
+  client.Send(Client::Text("GET", "/keep", ""));
+  client.Send(std::string(200'000, 'x'));
   EXPECT_TRUE(WaitGone(1));
 }
 

@@ -71,20 +71,16 @@ void AppendJsonString(std::string_view text, std::string* out) {
   out->push_back('"');
 }
 
-void JsonWriter::AppendFloat(float value) {
+// As many digits as tell a float, or a double, from all others.
+template <std::floating_point T>
+void JsonWriter::AppendNumber(T value) {
   if (std::isfinite(value)) {
     fmt::format_to(std::back_inserter(out_), "{}", value);
   } else {
     out_ += "null";
   }
 }
-
-void JsonWriter::AppendDouble(double value) {
-  if (std::isfinite(value)) {
-    fmt::format_to(std::back_inserter(out_), "{}", value);
-  } else {
-    out_ += "null";
-  }
-}
+template void JsonWriter::AppendNumber(float);
+template void JsonWriter::AppendNumber(double);
 
 }  // namespace seacliff::serve

@@ -39,10 +39,8 @@ class JsonWriter {
       out_ += value ? "true" : "false";
     } else if constexpr (std::integral<T>) {
       out_ += std::to_string(value);
-    } else if constexpr (std::is_same_v<T, float>) {
-      AppendFloat(value);
-    } else if constexpr (std::is_same_v<T, double>) {
-      AppendDouble(value);
+    } else if constexpr (std::floating_point<T>) {
+      AppendNumber(value);
     } else {
       AppendJsonString(std::string_view(value), &out_);
     }
@@ -80,8 +78,8 @@ class JsonWriter {
     const char last = out_.back();
     if (last != '{' && last != '[' && last != ':') out_.push_back(',');
   }
-  void AppendFloat(float value);
-  void AppendDouble(double value);
+  template <std::floating_point T>
+  void AppendNumber(T value);
 
   std::string out_;
 };

@@ -230,6 +230,14 @@ std::string RenderMetrics(const Metrics& metrics, const MetricsText& text) {
       out.Sample(prefix + row.name, static_cast<double>(text.stats.*row.value));
     }
   }
+  for (const std::string prefix : {"seacliff:", "vllm:"}) {
+    if (prefix == "vllm:" && !text.vllm_names) continue;
+    const std::string name = prefix + "cache_config_info";
+    out.Head(name, "gauge", "The size of the cache's blocks in tokens, and how many there are.");
+    out.Sample(
+        name, 1,
+        fmt::format(",block_size=\"{}\",num_gpu_blocks=\"{}\"", kCacheBlock, text.stats.pages));
+  }
   for (const EngineGaugeRow& row : kEngineGauges) {
     const std::string name = std::string("seacliff:") + row.name;
     out.Head(name, "gauge", row.help);

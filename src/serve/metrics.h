@@ -17,6 +17,9 @@
 
 namespace seacliff::serve {
 
+// Tokens that the prefix cache keeps or loses together.
+inline constexpr size_t kCacheBlock = 128;
+
 // Counts of values up to each bound (the last bucket has none), their number and sum.
 class Histogram {
  public:

@@ -29,6 +29,7 @@ TEST(Metrics, RendersOwnNamesAndAliases) {
   text.stats.running = 2;
   text.stats.cache_usage = 0.5;
   text.stats.preemptions = 4;
+  text.stats.pages = 64;
   text.stats.decode_steps.Add(0.0042);
   text.stats.decode_steps.Add(12);
   text.stats.missed_tokens[static_cast<size_t>(CacheMiss::kEvicted)] = 256;
@@ -39,6 +40,7 @@ TEST(Metrics, RendersOwnNamesAndAliases) {
              "num_requests_running" + labels + "} 2\n",
              "kv_cache_usage_perc" + labels + "} 0.5\n",
              "prompt_tokens_total" + labels + "} 12\n",
+             "cache_config_info" + labels + ",block_size=\"128\",num_gpu_blocks=\"64\"} 1\n",
              "request_success_total" + labels + ",finished_reason=\"length\"} 3\n",
              "time_to_first_token_seconds_bucket" + labels + ",le=\"0.02\"} 0\n",
              "time_to_first_token_seconds_bucket" + labels + ",le=\"0.04\"} 1\n",

@@ -20,7 +20,7 @@ struct ServeOptions {
   std::string model_root;                // "root" in /v1/models: where the model lies
   std::string version, machine;          // GET /version; machine: "2x NVIDIA H200"
   std::vector<std::string> api_keys;     // empty: everybody may
-  int32_t max_waiting = 1024;            // requests in the engine's queue; more: 503
+  int32_t max_waiting = 1024;            // requests that are prepared or queued; more: 503
   int32_t max_choices = 1024;            // prompts x n of one call
   int32_t max_logprobs = 20;
   int32_t default_max_tokens = 0;   // chat; 0: what the context leaves free
@@ -32,7 +32,7 @@ struct ServeOptions {
   int64_t reply_memory = 64 << 20;              // bytes, for the ids of replies (sampled_turns.h)
   bool idle_prefill = true;                     // idle_prefill.h
   bool thinking_is_content = false;             // --think-fallback=content
-  int32_t workers = 1;                          // threads for long prompts
+  int32_t text_threads = 1;                     // for prompts from long bodies
   std::chrono::milliseconds keep_alive{5'000};  // silence of a stream before a comment
   std::chrono::milliseconds stall_timeout{60'000};  // work without a step's end: unhealthy
   // Called when the engine has stalled and the clients have been told, or a second later; empty: it

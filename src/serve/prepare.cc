@@ -1,5 +1,5 @@
-// From request bodies to prompts of token ids. Runs on the server's thread or on a worker, and
-// touches nothing but the constant PromptContext.
+// From request bodies to prompts of token ids, and of /tokenize and /detokenize to their answers.
+// Runs on the server's thread or on a worker, with nothing but a PromptContext.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -12,7 +12,9 @@
 namespace seacliff::serve {
 namespace {
 
-constexpr size_t kCacheBlock = 128;  // tokens that the prefix cache keeps or loses together
+constexpr std::string_view kHeader = "<｜Assistant｜>";  // <think> or </think> follows
+// Of all choices together: each is a request with the prompt's tokens of its own.
+constexpr size_t kMaxPromptTokens = size_t{16} << 20;
 
 ApiError CheckModelName(const ServeOptions& options, const std::string& model) {
   if (model.empty()) return {};
@@ -27,6 +29,13 @@ ApiError CheckModelName(const ServeOptions& options, const std::string& model) {
 
 ApiError CheckPrompts(const PromptContext& context, const GenerationSpec& spec) {
   const std::string field(spec.prompt_field);
+  const auto n = static_cast<size_t>(spec.common.n);
+  const std::string number = n > 1 && spec.prompts.size() == 1 ? "n" : field;
+  if (spec.prompts.size() * n > static_cast<size_t>(context.options->max_waiting)) {
+    return BadRequest(number, fmt::format("{}: {} requests, and this server lets {} wait", number,
+                                          spec.prompts.size() * n, context.options->max_waiting));
+  }
+  size_t tokens = 0;
   for (const Prompt& prompt : spec.prompts) {
     if (prompt.ids.empty()) return BadRequest(field, field + ": must not be empty");
     for (const int32_t id : prompt.ids) {
@@ -38,6 +47,11 @@ ApiError CheckPrompts(const PromptContext& context, const GenerationSpec& spec) 
     if (prompt.ids.size() + 1 > static_cast<size_t>(context.max_model_len)) {
       return ContextExceeded(field, prompt.ids.size(), context.max_model_len);
     }
+    tokens += n * prompt.ids.size();
+  }
+  if (tokens > kMaxPromptTokens) {
+    return BadRequest(number, fmt::format("{}: prompts x n have {} tokens, and the limit is {}",
+                                          number, tokens, kMaxPromptTokens));
   }
   for (const auto& [id, bias] : spec.common.sampling.logit_bias) {
     if (id >= context.vocab_size) {
@@ -87,7 +101,7 @@ ApiError EncodeMessages(const PromptContext& context, std::string_view api_key,
   Prompt prompt;
   auto encoded = EncodeChat(*context.tokenizer, request->messages, request->chat);
   if (!encoded.ok()) return FromStatus(encoded.status());
-  prompt.place = SpliceReplies(*context.tokenizer, SpliceScope(api_key, request->common.cache_salt),
+  prompt.place = SpliceReplies(*context.tokenizer, SpliceScope(api_key, spec->common.cache_salt),
                                *context.turns, &encoded.value(), &spec->splices);
   prompt.ids = std::move(encoded->ids);
   prompt.starts_in_reasoning = encoded->starts_in_reasoning;
@@ -110,8 +124,9 @@ Prepared PrepareChat(const PromptContext& context, std::string_view body,
   Prepared out;
   ChatRequest request;
   out.error = ParseChatRequest(body, *context.options, &request);
+  out.spec.common = std::move(request.common);  // an error's reply has the client's id too
   if (out.error.any()) return out;
-  out.error = CheckModelName(*context.options, request.common.model);
+  out.error = CheckModelName(*context.options, out.spec.common.model);
   if (out.error.any()) return out;
   request.chat.profile = context.profile;
   out.spec.is_chat = true;
@@ -127,9 +142,8 @@ Prepared PrepareChat(const PromptContext& context, std::string_view body,
     out.spec.prompt_field = "input_ids";
   }
   ReadCalls(request.tools, &out.spec.reply);
-  out.spec.rules.output = std::move(request.common.output);
+  out.spec.rules.output = std::move(out.spec.common.output);
   out.spec.rules.tools = std::move(request.tools);
-  out.spec.common = std::move(request.common);
   out.error = CheckPrompts(context, out.spec);
   return out;
 }
@@ -175,8 +189,9 @@ Prepared PrepareCompletion(const PromptContext& context, std::string_view body,
   Prepared out;
   CompletionRequest request;
   out.error = ParseCompletionRequest(body, *context.options, &request);
+  out.spec.common = std::move(request.common);
   if (out.error.any()) return out;
-  out.error = CheckModelName(*context.options, request.common.model);
+  out.error = CheckModelName(*context.options, out.spec.common.model);
   if (out.error.any()) return out;
   for (std::string& text : request.texts) {
     Prompt prompt;
@@ -187,7 +202,7 @@ Prepared PrepareCompletion(const PromptContext& context, std::string_view body,
   for (std::vector<int32_t>& ids : request.ids) {
     Prompt prompt;
     if (request.echo) {
-      StreamDecoder decoder(*context.tokenizer, request.common.skip_special_tokens);
+      StreamDecoder decoder(*context.tokenizer, out.spec.common.skip_special_tokens);
       std::string& echo = prompt.echo.emplace();
       for (const int32_t id : ids) echo += decoder.Feed(id);
       echo += decoder.Finish();
@@ -195,8 +210,7 @@ Prepared PrepareCompletion(const PromptContext& context, std::string_view body,
     prompt.ids = std::move(ids);
     out.spec.prompts.push_back(std::move(prompt));
   }
-  out.spec.rules.output = std::move(request.common.output);
-  out.spec.common = std::move(request.common);
+  out.spec.rules.output = std::move(out.spec.common.output);
   out.error = CheckPrompts(context, out.spec);
   return out;
 }
@@ -213,6 +227,9 @@ ApiError AnswerTokenize(const PromptContext& context, std::string_view body, std
     auto encoded = EncodeChat(*context.tokenizer, request.chat.messages, request.chat.chat);
     if (!encoded.ok()) return FromStatus(encoded.status());
     ids = std::move(encoded.value().ids);
+    const auto header = context.tokenizer->SpecialId(kHeader);
+    const bool has_header = ids.size() > 1 && ids[ids.size() - 2] == header;
+    if (has_header && !request.chat.add_header) ids.resize(ids.size() - 2);
   } else {
     ids = context.tokenizer->Encode(request.prompt, context.options->trust_special_tokens);
   }

@@ -25,7 +25,6 @@ constexpr const char* kPromptForms =
 // Fields that change what a reply means, and that we cannot honour: refused unless they say "off".
 constexpr const char* kNotYet[] = {
     "suffix",
-    "prompt_logprobs",
     "prompt_embeds",
     "use_beam_search",
     "bad_words",
@@ -43,7 +42,67 @@ constexpr const char* kNotYet[] = {
     "regex",
     "ebnf",
     "json_schema",
+    "chat_template",
+    "documents",
+    "lora_path",
+    "stop_regex",
+    "no_stop_trim",
+    "thinking_token_budget",
+    "logprob_token_ids",
+    "return_tokens_as_token_ids",
+    "custom_logit_processor",
+    "return_hidden_states",
+    "session_params",
 };
+
+// The same for fields whose harmless value is another one.
+void RefuseNotYet(Fields* fields) {
+  for (const char* name : kNotYet) {
+    const auto found = fields->Find(name);
+    if (found && !SaysOff(*found)) fields->Fail(NotSupportedYet(name));
+  }
+  const auto scores = fields->Find("prompt_logprobs");  // 0 asks for them
+  if (scores && !(scores->is_bool() && SaysOff(*scores))) {
+    fields->Fail(NotSupportedYet("prompt_logprobs"));
+  }
+  bool separate = true;
+  fields->Bool("separate_reasoning", &separate);
+  if (!separate) fields->Fail(NotSupportedYet("separate_reasoning"));
+  std::vector<std::string> modalities;
+  fields->Strings("modalities", kMaxStops, &modalities);
+  for (const std::string& one : modalities) {
+    if (one != "text") fields->Fail(NotSupportedYet("modalities"));
+  }
+}
+
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
+// The value of the escape \uXXXX at `at`; -1 if there is none.
+int EscapedUnit(std::string_view json, size_t at) {
+  unsigned unit = 0;
+  const std::string_view escape = json.substr(std::min(at, json.size()), 6);
+  if (escape.size() < 6 || !escape.starts_with("\\u")) return -1;
+  const auto end = std::from_chars(escape.data() + 2, escape.data() + 6, unit, 16);
+  return end.ptr == escape.data() + 6 ? static_cast<int>(unit) : -1;
+}
+
+// Texts are cut anywhere, inside an emoji too: surrogates without their other half become U+FFFD.
+std::string WithoutHalves(std::string_view json) {
+  std::string out(json);
+  for (size_t i = 0; i < out.size(); ++i) {
+    if (out[i] != '\\') continue;
+    const int unit = EscapedUnit(out, i), next = EscapedUnit(out, i + 6);
+    if (unit >= 0xD800 && unit < 0xDC00 && next >= 0xDC00 && next < 0xE000) {
+      i += 11;
+    } else if (unit >= 0xD800 && unit < 0xE000) {
+      out.replace(i, 6, "\\ufffd");
+      i += 5;
+    } else {
+      ++i;
+    }
+  }
+  return out;
+}
 
 void ReadLogitBias(Fields* fields, SamplingParams* sampling) {
   const auto map = fields->Object("logit_bias");
@@ -137,15 +196,21 @@ void ReadPrompt(Fields* fields, CompletionRequest* request) {
 
 }  // namespace
 
-ApiError ParseBody(std::string_view body, JsonDocument* document, simdjson::dom::object* object) {
-  auto parsed = JsonDocument::Parse(body, "the request body");
+ApiError ParseBody(std::string_view text, RequestBody* body) {
+  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
+  body->text = text;
+  auto parsed = JsonDocument::Parse(text, "the request body");
+  if (!parsed.ok()) {
+    body->text = body->mended = WithoutHalves(text);
+    if (body->mended != text) parsed = JsonDocument::Parse(body->text, "the request body");
+  }
   if (!parsed.ok()) {
     ApiError error = BadRequest("", parsed.status().message());
     error.code = "invalid_json";
     return error;
   }
-  *document = std::move(parsed).value();
-  if (document->root().get<simdjson::dom::object>().get(*object) != simdjson::SUCCESS) {
+  body->document = std::move(parsed).value();
+  if (body->document.root().get<simdjson::dom::object>().get(body->object) != simdjson::SUCCESS) {
     return BadRequest("", "the request body must be a JSON object");
   }
   return {};
@@ -188,10 +253,7 @@ void ReadCommon(std::string_view body, Fields* fields, const ServeOptions& optio
   if (fields->Has("cache_salt") && request->cache_salt.empty()) {
     fields->Fail("cache_salt", "must not be empty");
   }
-  for (const char* name : kNotYet) {
-    const auto found = fields->Find(name);
-    if (found && !SaysOff(*found)) fields->Fail(NotSupportedYet(name));
-  }
+  RefuseNotYet(fields);
   fields->String("request_id", &request->request_id);
   if (fields->Has("request_id") && !IsPlainId(request->request_id)) {
     fields->Fail("request_id", "must be 1 to 128 printable ASCII characters without spaces");
@@ -208,16 +270,15 @@ bool IsPlainId(std::string_view id) {
          std::all_of(id.begin(), id.end(), [](char c) { return c > ' ' && c < 0x7F; });
 }
 
-ApiError ParseCompletionRequest(std::string_view body, const ServeOptions& options,
+ApiError ParseCompletionRequest(std::string_view text, const ServeOptions& options,
                                 CompletionRequest* request) {
-  JsonDocument document;
-  simdjson::dom::object object;
-  ApiError error = ParseBody(body, &document, &object);
+  RequestBody body;
+  ApiError error = ParseBody(text, &body);
   if (error.any()) return error;
-  Fields fields(object, "", &error);
+  Fields fields(body.object, "", &error);
   CommonRequest& common = request->common;
   fields.Bool("echo", &request->echo);
-  ReadCommon(body, &fields, options, &common, request->echo ? 0 : 1);
+  ReadCommon(body.text, &fields, options, &common, request->echo ? 0 : 1);
   if (common.max_tokens < 0) common.max_tokens = 16;  // the API's own default
   if (common.sampling.min_tokens > common.max_tokens) {
     fields.Fail("min_tokens", "must not be larger than max_tokens");
@@ -234,20 +295,19 @@ ApiError ParseCompletionRequest(std::string_view body, const ServeOptions& optio
   return error;
 }
 
-ApiError ParseTokenizeRequest(std::string_view body, const ServeOptions& options,
+ApiError ParseTokenizeRequest(std::string_view text, const ServeOptions& options,
                               TokenizeRequest* request) {
-  JsonDocument document;
-  simdjson::dom::object object;
-  ApiError error = ParseBody(body, &document, &object);
+  RequestBody body;
+  ApiError error = ParseBody(text, &body);
   if (error.any()) return error;
-  Fields fields(object, "", &error);
+  Fields fields(body.object, "", &error);
   fields.String("model", &request->model);
   fields.Bool("return_token_strs", &request->return_token_strs);
   request->is_chat = fields.Has("messages");
   if (request->is_chat) {
     CommonRequest& common = request->chat.common;
-    ReadOutputRule(body, &fields, &common.output, &common.output_appendix);
-    ReadChat(body, &fields, options, &request->chat);
+    ReadOutputRule(body.text, &fields, &common.output, &common.output_appendix);
+    ReadChat(body.text, &fields, options, &request->chat);
   } else if (fields.Has("prompt")) {
     fields.String("prompt", &request->prompt);
   } else {
@@ -256,12 +316,11 @@ ApiError ParseTokenizeRequest(std::string_view body, const ServeOptions& options
   return error;
 }
 
-ApiError ParseDetokenizeRequest(std::string_view body, DetokenizeRequest* request) {
-  JsonDocument document;
-  simdjson::dom::object object;
-  ApiError error = ParseBody(body, &document, &object);
+ApiError ParseDetokenizeRequest(std::string_view text, DetokenizeRequest* request) {
+  RequestBody body;
+  ApiError error = ParseBody(text, &body);
   if (error.any()) return error;
-  Fields fields(object, "", &error);
+  Fields fields(body.object, "", &error);
   fields.String("model", &request->model);
   if (!fields.Has("tokens")) fields.Fail("tokens", "is missing");
   fields.Ints("tokens", 0, kMaxInt32, &request->tokens);

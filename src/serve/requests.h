@@ -55,6 +55,7 @@ struct ChatRequest {
   ChatOptions chat;  // profile is left alone
   ToolRules tools;
   bool include_reasoning = true;
+  bool add_header = true;  // of the reply, at the prompt's end; /tokenize alone can leave it out
 };
 
 ApiError ParseCompletionRequest(std::string_view body, const ServeOptions& options,
@@ -87,7 +88,13 @@ void ReadChat(std::string_view body, Fields* fields, const ServeOptions& options
               ChatRequest* request);
 // Fit for a header and a log: printable ASCII without spaces, not too long.
 bool IsPlainId(std::string_view id);
-// The request body as an object; `document` keeps it alive.
-ApiError ParseBody(std::string_view body, JsonDocument* document, simdjson::dom::object* object);
+// A request's body as an object, and what keeps it alive.
+struct RequestBody {
+  std::string mended;
+  std::string_view text;  // what was parsed
+  JsonDocument document;
+  simdjson::dom::object object;
+};
+ApiError ParseBody(std::string_view text, RequestBody* body);
 
 }  // namespace seacliff::serve

@@ -81,7 +81,18 @@ TEST(Requests, EveryFaultNamesItsField) {
       {{{"best_of", 3}}, "best_of"},
       {{{"suffix", "x"}}, "suffix"},
       {{{"guided_json", {{"type", "object"}}}}, "guided_json"},
-      {{{"prompt_logprobs", 1}}, "prompt_logprobs"},
+      {{{"prompt_logprobs", 0}}, "prompt_logprobs"},
+      {{{"chat_template", "{{ messages }}"}}, "chat_template"},
+      {{{"documents", {{{"text", "x"}}}}}, "documents"},
+      {{{"thinking_token_budget", 100}}, "thinking_token_budget"},
+      {{{"logprob_token_ids", {5}}}, "logprob_token_ids"},
+      {{{"return_tokens_as_token_ids", true}}, "return_tokens_as_token_ids"},
+      {{{"stop_regex", "a+"}}, "stop_regex"},
+      {{{"no_stop_trim", true}}, "no_stop_trim"},
+      {{{"custom_logit_processor", "x"}}, "custom_logit_processor"},
+      {{{"lora_path", "x"}}, "lora_path"},
+      {{{"separate_reasoning", false}}, "separate_reasoning"},
+      {{{"modalities", {"text", "audio"}}}, "modalities"},
       {{{"request_id", "a b"}}, "request_id"},
       {{{"request_id", ""}}, "request_id"},
       {{{"response_format", "json"}}, "response_format"},
@@ -193,6 +204,7 @@ TEST(Requests, ChatFaultsNameTheirField) {
       {{{"messages", nullptr}, {"input_ids", json::array()}}, "input_ids"},
       {{{"messages", nullptr}, {"input_ids", {-1}}}, "input_ids"},
       {{{"add_generation_prompt", false}}, "add_generation_prompt"},
+      {{{"echo", true}}, "echo"},
   };
   for (const Fault& fault : faults) {
     ChatRequest chat;
@@ -226,10 +238,33 @@ TEST(Requests, CompletionFaultsNameTheirField) {
 }
 
 TEST(Requests, BodiesThatAreNoObject) {
-  for (const char* body : {"", "{", "[]", "3", "{\"prompt\": \"\\ud800\"}", "{\"a\":1}x"}) {
+  for (const char* body : {"", "{", "[]", "3", "{\"prompt\": \"\\ud80\"}", "{\"a\":1}x"}) {
     CompletionRequest completion;
     EXPECT_EQ(ParseCompletionRequest(body, ServeOptions(), &completion).http_status, 400) << body;
   }
+}
+
+// Half an emoji is told as a character that was not understood, as in all texts of clients.
+TEST(Requests, LoneSurrogatesAreReplaced) {
+  const struct {
+    const char *sent, *text;
+  } cases[] = {
+      {R"(a\ud83d b)", "a\xEF\xBF\xBD b"},
+      {R"(\ud83d\ud83d\ude00\udc00)", "\xEF\xBF\xBD\xF0\x9F\x98\x80\xEF\xBF\xBD"},
+      {R"(\\ud83d\uD83D)", "\\ud83d\xEF\xBF\xBD"},
+  };
+  for (const auto& row : cases) {
+    CompletionRequest completion;
+    const std::string body = fmt::format("\xEF\xBB\xBF{{\"prompt\": \"{}\"}}", row.sent);
+    const ApiError error = ParseCompletionRequest(body, ServeOptions(), &completion);
+    EXPECT_FALSE(error.any()) << error.message;
+    EXPECT_EQ(completion.texts, std::vector<std::string>{row.text});
+  }
+  ChatRequest chat;  // also where a text goes on as it was spelt
+  const std::string body = R"({"messages": [{"role": "user", "content": "x"}],
+      "tools": [{"name": "f", "parameters": {"title": "\udc00"}}]})";
+  EXPECT_FALSE(ParseChatRequest(body, ServeOptions(), &chat).any());
+  EXPECT_EQ(chat.tools.tools[0].parameters, R"({"title": "\ufffd"})");
 }
 
 TEST(Requests, FormsOfPrompt) {
@@ -253,6 +288,11 @@ TEST(Requests, DefaultsAndOffValuesPass) {
                            {"guided_json", nullptr},
                            {"response_format", {{"type", "text"}}},
                            {"something_new", 5},
+                           {"prompt_logprobs", false},
+                           {"separate_reasoning", true},
+                           {"modalities", {"text"}},
+                           {"thinking", {{"budget_tokens", 5}}},
+                           {"reasoning", {{"max_tokens", 5}}},
                            {"user", "me"}},
                           &completion)
                    .any());

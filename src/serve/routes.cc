@@ -22,6 +22,7 @@ constexpr Route kRoutes[] = {
     {"GET", "/health", &Service::Health, kOpen, kAlways, kLooks, "200 when ready; 503 while loading, draining or stalled; deep=1: only once a token was generated"},
     {"GET", "/ping", &Service::Health, kOpen, kAlways, kLooks, "as /health"},
     {"GET", "/metrics", &Service::MetricsPage, kOpen, kAlways, kLooks, "Prometheus metrics"},
+    {"GET", "/load", &Service::Load, kKey, kAlways, kLooks, "how many requests run or wait"},
     {"GET", "/version", &Service::Version, kKey, kAlways, kLooks, "the program's version"},
 };
 // clang-format on

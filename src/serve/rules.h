@@ -43,11 +43,11 @@ struct ToolRules {
 struct RuleSpec {
   OutputRule output;
   ToolRules tools;
-  // Made by CompileRules.
-  std::optional<Grammar> grammar;
-  bool when_called = false;
+  std::optional<Grammar> grammar;  // made by CompileRules
 
   bool any() const { return output.any() || tools.use != ToolUse::kNone; }
+  // The grammar holds from where the model begins a call.
+  bool when_called() const { return !output.any() && tools.use == ToolUse::kAuto; }
 };
 
 // Reads response_format and structured_outputs out of the request `body`. `appendix` gets the JSON

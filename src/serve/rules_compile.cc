@@ -81,7 +81,6 @@ ApiError CompileRules(const Grammars& grammars, RuleSpec* rules) {
     ApiError error = CompileTools(grammars, rules->tools, &calls);
     if (error.any()) return error;
   }
-  rules->when_called = !output && rules->tools.use == ToolUse::kAuto;
   rules->grammar = output ? output : calls;
   if (output && calls) {
     const auto either = grammars.Either(*output, *calls);

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "serve/known_grammars.h"
 #include "serve/testing/server_fixture.h"
 
 namespace seacliff::serve {
@@ -57,6 +58,28 @@ TEST_F(RulesTest, TheContentHasTheFormThatIsAskedFor) {
   for (const json& one : raw.Json()["choices"]) EXPECT_EQ(one["text"], "xyx");
   EXPECT_EQ(raw.Json()["choices"].size(), 4u);
   EXPECT_EQ(Metric("seacliff:grammar_compile_seconds_count"), 3);
+}
+
+TEST_F(RulesTest, GrammarsAreKnownByAllThatTheyAreMadeOf) {
+  const Grammars grammars(TestTokenizer(), ChatProfile::kPreview);
+  RuleSpec rules;
+  rules.output = {OutputRule::Kind::kRegex, "", "[a-z]+", {}, true};
+  EXPECT_FALSE(CompileRules(grammars, &rules).any());
+  KnownGrammars known(2 * rules.grammar->bytes() + 1000);
+  RuleSpec same = rules, other = rules;
+  same.grammar.reset();
+  EXPECT_FALSE(known.Find(&same));
+  known.Add(rules);
+  EXPECT_TRUE(known.Find(&same));
+  EXPECT_EQ(&same.grammar->impl(), &rules.grammar->impl());
+  other.output.kind = OutputRule::Kind::kGrammar;
+  EXPECT_FALSE(known.Find(&other));
+  for (const char* text : {"b", "c", "d"}) {  // they take the place of the oldest
+    rules.output.text = text;
+    known.Add(rules);
+  }
+  EXPECT_FALSE(known.Find(&same));
+  EXPECT_TRUE(known.Find(&rules));
 }
 
 TEST_F(RulesTest, AResponseFormatIsInThePrompt) {

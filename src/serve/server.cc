@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -58,6 +59,13 @@ Server::~Server() { Stop(); }
 
 Result<std::unique_ptr<Server>> Server::Start(ServeOptions options) {
   if (options.model_names.empty()) return InvalidArgument("model_names: at least one is needed");
+  const auto has_empty = [](const std::vector<std::string>& list) {
+    return std::find(list.begin(), list.end(), "") != list.end();
+  };
+  if (has_empty(options.model_names)) return InvalidArgument("--served-model-name: is empty");
+  if (has_empty(options.api_keys)) {
+    return InvalidArgument("--api-key: is empty, which would let everybody in");
+  }
   if (options.port < 0 || options.port > 65535) return InvalidArgument("port: not a port");
   auto state = std::make_unique<State>(std::move(options));
   Service* service = &state->service;

@@ -4,11 +4,14 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <csignal>
+#include <future>
 #include <thread>
 
 #include "serve/routes.h"
 #include "serve/testing/server_fixture.h"
+#include "serve/workers.h"
 
 namespace seacliff::serve {
 namespace {
@@ -25,7 +28,7 @@ TEST(Routes, TableIsPrintable) {
   const std::string table = DescribeRoutes();
   for (const char* path :
        {"/chat/completions", "/completions", "/models", "/models/{id}", "/health", "/ping",
-        "/metrics", "/version", "/tokenize", "/detokenize"}) {
+        "/metrics", "/load", "/version", "/tokenize", "/detokenize"}) {
     EXPECT_NE(table.find(std::string("[/v1]") + path + " "), std::string::npos) << path;
   }
 }
@@ -45,6 +48,48 @@ TEST(Routes, AreFoundWithAndWithoutMount) {
   EXPECT_EQ(FindRoute("GET", "/beta/v1/models").route, nullptr);
   EXPECT_TRUE(FindRoute("GET", "/v1").allowed.empty());
   EXPECT_TRUE(FindRoute("GET", "/").allowed.empty());
+}
+
+TEST(Workers, LeaveOutWorkForCallersThatHaveGone) {
+  std::promise<void> open;
+  std::promise<int> done;
+  int count = 0;
+  {
+    Workers workers("test", 1, [](Workers::Task then) { then(); });
+    auto here = std::make_shared<int>(), gone = std::make_shared<int>();
+    workers.Run(
+        here, [gate = open.get_future().share()] { gate.wait(); }, [] {});
+    workers.Run(
+        gone, [&] { count += 100; }, [&] { count += 100; });
+    workers.Run(
+        here, [&] { ++count; }, [&] { done.set_value(++count); });
+    gone.reset();
+    open.set_value();
+    EXPECT_EQ(done.get_future().get(), 2);
+  }
+}
+
+TEST(Workers, AreLeftInTheirWork) {
+  auto begun = std::make_shared<std::promise<void>>(), open = begun, ended = begun;
+  open = std::make_shared<std::promise<void>>();
+  ended = std::make_shared<std::promise<void>>();
+  std::atomic<bool> posted = false;
+  {
+    Workers workers("test", 1, [&posted](Workers::Task) { posted = true; });
+    workers.Run(
+        begun,
+        [begun, open, ended] {
+          begun->set_value();
+          open->get_future().wait();
+          ended->set_value();
+        },
+        [] {});
+    begun->get_future().wait();
+    workers.Leave();
+  }
+  open->set_value();
+  ended->get_future().wait();
+  EXPECT_FALSE(posted);
 }
 
 TEST_F(ServerTest, WrongPathsAndMethodsGetTheErrorForm) {
@@ -122,7 +167,10 @@ TEST_F(ServerTest, KeysProtectAllButHealthAndMetrics) {
     EXPECT_EQ(refused.ErrorField("code"), "invalid_api_key");
     EXPECT_EQ(Get(path, "Authorization: Bearer wrong\r\n").status, 401);
     EXPECT_EQ(Get(path, "Authorization: Bearer secret\r\n").status, 200);
+    EXPECT_EQ(Get(path, "Authorization: bearer secret\r\n").status, 200);
     EXPECT_EQ(Get(path, "x-api-key: first\r\n").status, 200);
+    EXPECT_EQ(Get(path, "Authorization: Bearer wrong\r\nx-api-key: first\r\n").status, 200);
+    EXPECT_EQ(Get(path, "Authorization: Basic secret\r\n").status, 401);
   }
   EXPECT_EQ(Post("/v1/chat/completions", ChatBody()).status, 401);
   EXPECT_EQ(Post("/tokenize", {{"prompt", "a"}}).status, 401);
@@ -133,6 +181,14 @@ TEST_F(ServerTest, RequestIdsComeBack) {
   EXPECT_EQ(Get("/health", "X-Request-Id: abc-1\r\n").Header("x-request-id"), "abc-1");
   EXPECT_EQ(Get("/health").Header("x-request-id").size(), 32u);
   EXPECT_NE(Get("/health").Header("x-request-id"), Get("/health").Header("x-request-id"));
+  // The body's own, also where it is all that is right.
+  for (const char* fields : {R"("prompt": "a")", R"("prompt": 5, "n": 0)"}) {
+    const std::string body = fmt::format(R"({{{}, "request_id": "r-1"}})", fields);
+    EXPECT_EQ(Client(server->port()).Post("/v1/completions", body).Header("x-request-id"), "r-1");
+  }
+  const ClientReply bad = Post("/v1/completions", {{"prompt", "a"}, {"request_id", "a\r\nb: c"}});
+  EXPECT_EQ(bad.status, 400);
+  EXPECT_EQ(bad.Header("x-request-id").size(), 32u);
 }
 
 TEST_F(ServerTest, TokenizesAndBack) {
@@ -146,6 +202,11 @@ TEST_F(ServerTest, TokenizesAndBack) {
   const json chat = Post("/tokenize", ChatBody()).Json();
   const json text = Post("/detokenize", {{"tokens", chat["tokens"]}}).Json();
   EXPECT_EQ(text["prompt"], "<｜begin▁of▁sentence｜><｜User｜>hi<｜Assistant｜><think>");
+  json open = ChatBody();
+  open["add_generation_prompt"] = false;
+  const json tokens = Post("/tokenize", open).Json()["tokens"];
+  EXPECT_EQ(Post("/detokenize", {{"tokens", tokens}}).Json()["prompt"],
+            "<｜begin▁of▁sentence｜><｜User｜>hi");
   EXPECT_EQ(Post("/detokenize", {{"tokens", {99999}}}).ErrorField("param"), "tokens");
   EXPECT_EQ(Post("/tokenize", json::object()).ErrorField("param"), "prompt");
   // Long enough for a worker.
@@ -196,6 +257,25 @@ TEST_F(ServerTest, FullQueues) {
   engine.admit = [](const Request&) { return Exhausted("the queue is full"); };
   EXPECT_EQ(Post("/v1/chat/completions", ChatBody()).status, 503);
   EXPECT_EQ(Metric("seacliff:admission_rejections_total"), 2);
+  engine.waiting = 3;
+  EXPECT_EQ(Get("/load").Json()["server_load"], 3);
+}
+
+// Another try would not help.
+TEST_F(ServerTest, MoreAtOnceThanEverFits) {
+  options.max_waiting = 4;
+  engine.max_len = 1 << 20;
+  Start();
+  EXPECT_EQ(Post("/v1/completions", {{"prompt", "a"}, {"n", 5}}).ErrorField("param"), "n");
+  const json prompts = {"a", "b", "c"};
+  EXPECT_EQ(Post("/v1/completions", {{"prompt", prompts}, {"n", 2}}).ErrorField("param"), "prompt");
+  server->Stop();
+  options.max_waiting = 1024;
+  Start();
+  const ClientReply tokens =
+      Post("/v1/completions", {{"prompt", std::string(200'000, 'x')}, {"n", 100}});
+  EXPECT_EQ(tokens.status, 400);
+  EXPECT_EQ(tokens.ErrorField("param"), "n");
 }
 
 TEST_F(ServerTest, WhatTheEngineRefusesIsTheClientsError) {
@@ -368,7 +448,12 @@ TEST_F(ServerTest, ASecondSignalStopsAtOnce) {
 TEST_F(ServerTest, RefusesBadOptions) {
   options.model_names.clear();
   EXPECT_EQ(Server::Start(options).status().code(), Code::kInvalidArgument);
+  options.model_names = {"x", ""};
+  EXPECT_EQ(Server::Start(options).status().code(), Code::kInvalidArgument);
   options.model_names = {"x"};
+  options.api_keys = {""};
+  EXPECT_EQ(Server::Start(options).status().code(), Code::kInvalidArgument);
+  options.api_keys.clear();
   options.port = 70000;
   EXPECT_EQ(Server::Start(options).status().code(), Code::kInvalidArgument);
 }

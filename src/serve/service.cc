@@ -7,6 +7,8 @@
 #include <random>
 
 #include "base/log.h"
+#include "serve/banned_tokens.h"
+#include "serve/http_text.h"
 #include "serve/json_writer.h"
 
 namespace seacliff::serve {
@@ -15,9 +17,8 @@ namespace {
 constexpr std::chrono::milliseconds kTick{50};
 // Bodies above this are tokenised by a worker; below, the way there and back costs more.
 constexpr size_t kInlineBody = 16 << 10;
-// Large enough to forbid a token at any temperature, and still a number in every later sum.
-constexpr float kBanned = -1e9f;
 constexpr std::string_view kBearer = "Bearer ";
+constexpr size_t kGrammarMemory = size_t{256} << 20;
 
 // In a time that does not tell how much of it matches.
 bool SameSecret(std::string_view a, std::string_view b) {
@@ -40,7 +41,8 @@ int64_t SecondsSince1970() {
 Service::Service(ServeOptions options)
     : options_(std::move(options)),
       started_(SecondsSince1970()),
-      turns_(static_cast<size_t>(options_.reply_memory)) {
+      turns_(static_cast<size_t>(options_.reply_memory)),
+      known_grammars_(kGrammarMemory) {
   std::random_device random;
   id_state_ = (static_cast<uint64_t>(random()) << 32) | random();
   context_.options = &options_;
@@ -49,13 +51,16 @@ Service::Service(ServeOptions options)
 
 Service::~Service() {
   watchdog_.reset();
-  workers_.reset();
+  if (compile_) compile_->Leave();
+  text_.reset();
   if (host_.mailbox) host_.mailbox->Close();
 }
 
 void Service::Start(HttpServer* http) {
   http_ = http;
-  workers_ = std::make_unique<Workers>(std::max(options_.workers, 1));
+  const auto post = [http](std::function<void()> task) { http->Post(std::move(task)); };
+  text_ = std::make_unique<Workers>("text", std::max(options_.text_threads, 1), post);
+  compile_ = std::make_unique<Workers>("grammar", 1, post);
   host_.metrics = &metrics_;
   host_.thinking_is_content = options_.thinking_is_content;
   host_.on_reply = [this](GenerationSpec* spec, SampledReply reply) {
@@ -72,20 +77,9 @@ void Service::Attach(Engine* engine, const Tokenizer* tokenizer, ChatProfile pro
   context_.vocab_size = engine->vocab_size();
   host_.engine = engine;
   host_.tokenizer = tokenizer;
-  grammars_ = std::make_unique<Grammars>(*tokenizer, profile);
-  context_.grammars = host_.grammars = grammars_.get();
-  host_.banned.clear();
-  for (const int32_t id : tokenizer->never_sampled_ids()) {
-    if (id < context_.vocab_size) host_.banned.emplace_back(id, kBanned);
-  }
-  // The model's matrix may have more rows than there are tokens.
-  for (int32_t id = tokenizer->vocab_size(); id < context_.vocab_size; ++id) {
-    if (!std::binary_search(tokenizer->never_sampled_ids().begin(),
-                            tokenizer->never_sampled_ids().end(), id)) {
-      host_.banned.emplace_back(id, kBanned);
-    }
-  }
-  std::sort(host_.banned.begin(), host_.banned.end());
+  grammars_ = std::make_shared<const Grammars>(*tokenizer, profile, kGrammarMemory);
+  host_.grammars = grammars_.get();
+  host_.banned = BannedTokens(*tokenizer, context_.vocab_size);
   watchdog_ = std::make_unique<Watchdog>(
       engine, options_.stall_timeout,
       [this](const std::optional<std::string>& reason) { OnStall(reason); });
@@ -113,19 +107,15 @@ void Service::Refuse(Call* call, const ApiError& error) {
   call->reply.Send(error.http_status, headers, "application/json", ErrorBody(error));
 }
 
-// The key that a request brings; "" where none is asked for.
-std::string_view Service::KeyOf(const HttpRequest& request) const {
-  if (options_.api_keys.empty()) return {};
-  const std::string_view authorization = request.Header("authorization");
-  if (authorization.starts_with(kBearer)) return authorization.substr(kBearer.size());
-  return request.Header("x-api-key");
-}
-
-bool Service::HasKey(const HttpRequest& request) const {
-  if (options_.api_keys.empty()) return true;
-  const std::string_view given = KeyOf(request);
-  bool found = false;
-  for (const std::string& key : options_.api_keys) found = SameSecret(given, key) || found;
+// The right key that a request brings, in either header; "" where none is asked for.
+std::optional<std::string> Service::KeyOf(const HttpRequest& request) const {
+  if (options_.api_keys.empty()) return "";
+  std::string_view bearer = request.Header("authorization");
+  bearer = SameName(bearer.substr(0, kBearer.size()), kBearer) ? bearer.substr(kBearer.size()) : "";
+  std::optional<std::string> found;
+  for (const std::string& key : options_.api_keys) {
+    if (SameSecret(bearer, key) || SameSecret(request.Header("x-api-key"), key)) found = key;
+  }
   return found;
 }
 
@@ -160,7 +150,7 @@ void Service::Handle(HttpRequest request, HttpReply reply) {
     return call.reply.Send(405, {{"x-request-id", call.id}, {"Allow", match.allowed}},
                            "application/json", ErrorBody(error));
   }
-  if (match.route->needs_key && !HasKey(call.request)) {
+  if (match.route->needs_key && !KeyOf(call.request)) {
     return Refuse(&call, {401, "Incorrect API key provided.", "", "invalid_api_key", 0});
   }
   const ApiError not_now = NotNow(*match.route);
@@ -172,82 +162,134 @@ void Service::Handle(HttpRequest request, HttpReply reply) {
   (this->*match.route->handler)(std::move(call));
 }
 
-void Service::Offload(size_t body_size, std::function<std::function<void()>()> work) {
-  if (body_size <= kInlineBody) return work()();
-  ++offloaded_;
-  workers_->Run([this, work = std::move(work)] {
-    std::function<void()> rest = work();
-    http_->Post([this, rest = std::move(rest)] {
-      --offloaded_;
-      rest();
-    });
-  });
+// Calls that generate, but whose prompt or grammar is still being made.
+size_t Service::preparing() const {
+  return static_cast<size_t>(
+      std::count_if(generations_.begin(), generations_.end(),
+                    [](const auto& row) { return !row.second->submitted(); }));
+}
+
+// The engine's, in which calls that are being prepared wait too.
+EngineStats Service::Stats() const {
+  EngineStats stats;
+  if (host_.engine != nullptr) stats = host_.engine->stats();
+  stats.waiting = std::max(stats.waiting, 0) + static_cast<int32_t>(preparing());
+  return stats;
+}
+
+// An error if that many further requests cannot wait.
+ApiError Service::QueueFull(size_t more) {
+  const auto waiting = static_cast<size_t>(Stats().waiting);
+  if (waiting + more <= static_cast<size_t>(options_.max_waiting)) return {};
+  ++metrics_.rejected_queue_full;
+  return Unavailable("queue_full", fmt::format("{} requests are waiting; the server's limit is {}. "
+                                               "Please try again later.",
+                                               waiting, options_.max_waiting));
+}
+
+void Service::Offload(std::weak_ptr<const void> caller, size_t body_size,
+                      std::function<void()> work, std::function<void()> then) {
+  if (body_size > kInlineBody) {
+    return text_->Run(std::move(caller), std::move(work), std::move(then));
+  }
+  work();
+  then();
 }
 
 void Service::Generate(Call call, Prepare prepare, std::unique_ptr<ReplyForm> form) {
+  const ApiError full = QueueFull(1);
+  if (full.any()) return Refuse(&call, full);
   idle_prefill_.Yield(host_.engine);
   struct Work {
-    Call call;
+    std::string body, api_key;
     Prepared prepared;
-    std::unique_ptr<ReplyForm> form;
   };
-  const size_t size = call.request.body.size();
-  auto work = std::make_shared<Work>(Work{std::move(call), {}, std::move(form)});
-  const auto start = [this, work] {
-    StartGeneration(std::move(work->call), std::move(work->prepared), std::move(work->form));
-  };
-  // Compiling may take seconds, whatever the size of the body.
-  const auto compile = [this, work, start]() -> std::function<void()> {
-    const auto began = Clock::now();
-    work->prepared.error = CompileRules(*context_.grammars, &work->prepared.spec.rules);
-    const double seconds = std::chrono::duration<double>(Clock::now() - began).count();
-    return [this, start, seconds] {
-      metrics_.grammar_compile.Observe(seconds);
-      start();
-    };
-  };
-  Offload(size, [this, work, prepare, start, compile]() -> std::function<void()> {
-    const HttpRequest& request = work->call.request;
-    work->prepared = prepare(context_, request.body, KeyOf(request));
-    if (work->prepared.error.any() || !work->prepared.spec.rules.any()) return start;
-    return [this, compile] { Offload(SIZE_MAX, compile); };
-  });
+  auto work = std::make_shared<Work>();
+  work->api_key = KeyOf(call.request).value_or("");
+  work->body = std::move(call.request.body);
+  const size_t size = work->body.size();
+  const uint64_t key = next_key_++;
+  auto generation = std::make_shared<Generation>(
+      &host_, std::move(form), std::move(call.reply), call.id, call.request.arrived,
+      std::chrono::duration<float>(options_.request_timeout).count());
+  generation->reply().OnGone([this, key] { Erase(key); });
+  generations_.emplace(key, generation);
+  Offload(
+      generation, size,
+      [this, work, prepare] { work->prepared = prepare(context_, work->body, work->api_key); },
+      [this, key, work] { TakePrompt(key, std::move(work->prepared)); });
 }
 
-void Service::StartGeneration(Call call, Prepared prepared, std::unique_ptr<ReplyForm> form) {
-  if (!call.reply.open()) return;
-  if (prepared.error.any()) return Refuse(&call, prepared.error);
-  GenerationSpec& spec = prepared.spec;
-  const size_t choices = spec.prompts.size() * static_cast<size_t>(spec.common.n);
-  const auto waiting = static_cast<size_t>(std::max(host_.engine->stats().waiting, 0));
-  if (waiting + choices > static_cast<size_t>(options_.max_waiting)) {
-    ++metrics_.rejected_queue_full;
-    return Refuse(&call, Unavailable("queue_full",
-                                     fmt::format("{} requests are waiting; the server's limit is "
-                                                 "{}. Please try again later.",
-                                                 waiting, options_.max_waiting)));
+void Service::TakePrompt(uint64_t key, Prepared prepared) {
+  const auto found = generations_.find(key);
+  if (found == generations_.end()) return;
+  found->second->Expect(std::move(prepared.spec));
+  if (prepared.error.any()) return Fail(key, prepared.error);
+  if (!found->second->state().spec.rules.any()) return StartGeneration(key);
+  Compile(key);
+}
+
+// Where the grammar is not known, a thread makes it, which may take seconds.
+void Service::Compile(uint64_t key) {
+  const std::shared_ptr<Generation>& generation = generations_.at(key);
+  RuleSpec& rules = generation->state().spec.rules;
+  const auto began = Clock::now();
+  const auto count = [this](Clock::duration time) {
+    metrics_.grammar_compile.Observe(std::chrono::duration<double>(time).count());
+  };
+  if (known_grammars_.Find(&rules)) {
+    count(Clock::now() - began);
+    return StartGeneration(key);
   }
+  struct Work {
+    std::shared_ptr<const Grammars> grammars;
+    RuleSpec rules;
+    ApiError error;
+    Clock::duration time{};
+  };
+  auto work = std::make_shared<Work>(Work{grammars_, std::move(rules), {}});
+  compile_->Run(
+      generation,
+      [work] {
+        const auto start = Clock::now();
+        work->error = CompileRules(*work->grammars, &work->rules);
+        work->time = Clock::now() - start;
+      },
+      [this, key, work, count] {
+        count(work->time);
+        if (!work->error.any()) known_grammars_.Add(work->rules);
+        const auto found = generations_.find(key);
+        if (found == generations_.end()) return;
+        if (work->error.any()) return Fail(key, work->error);
+        found->second->state().spec.rules = std::move(work->rules);
+        StartGeneration(key);
+      });
+}
+
+void Service::StartGeneration(uint64_t key) {
+  Generation& generation = *generations_.at(key);
+  ReplyState& state = generation.state();
+  const GenerationSpec& spec = state.spec;
+  // It counts as one already.
+  const ApiError full = QueueFull(spec.prompts.size() * static_cast<size_t>(spec.common.n) - 1);
+  if (full.any()) return Fail(key, full);
   metrics_.splices.Add(spec.splices);
   for (const Prompt& prompt : spec.prompts) idle_prefill_.Forget(prompt.continues);
-  ReplyState state;
-  if (!spec.common.request_id.empty()) call.id = spec.common.request_id;
-  state.id = std::string(form->id_prefix()) +
+  state.id = std::string(generation.form().id_prefix()) +
              (spec.common.request_id.empty() ? NewId() : spec.common.request_id);
   state.call_prefix = "call_" + NewId();
   state.model = spec.common.model.empty() ? options_.model_names[0] : spec.common.model;
   state.created = SecondsSince1970();
   state.tokenizer = host_.tokenizer;
-  state.spec = std::move(spec);
-  const uint64_t key = next_key_++;
-  auto generation =
-      std::make_unique<Generation>(&host_, std::move(state), std::move(form), std::move(call.reply),
-                                   HttpHeaders{{"x-request-id", call.id}}, call.request.arrived);
-  if (!generation->Submit()) return;
-  generation->reply().OnGone([this, key] { Erase(key); });
-  for (size_t i = 0; i < generation->ids().size(); ++i) {
-    requests_.emplace(generation->ids()[i], std::pair(key, i));
+  if (!generation.Submit()) return Erase(key);
+  for (size_t i = 0; i < generation.ids().size(); ++i) {
+    requests_.emplace(generation.ids()[i], std::pair(key, i));
   }
-  generations_.emplace(key, std::move(generation));
+}
+
+void Service::Fail(uint64_t key, const ApiError& error) {
+  generations_.at(key)->Fail(error);
+  Erase(key);
 }
 
 void Service::Erase(uint64_t key) {
@@ -295,15 +337,17 @@ void Service::OnReply(GenerationSpec* spec, SampledReply reply) {
   work->spec.chat = spec->chat;
   work->spec.include_reasoning = spec->include_reasoning;
   work->reply = std::move(reply);
-  Offload(SIZE_MAX, [this, work]() -> std::function<void()> {
-    work->prefix.ids = NextTurn(context_, std::move(work->spec), work->reply);
-    return [this, work] {
-      if (!work->prefix.ids.empty()) idle_prefill_.Add(std::move(work->prefix));
-    };
-  });
+  text_->Run(
+      work,
+      [this, work] { work->prefix.ids = NextTurn(context_, std::move(work->spec), work->reply); },
+      [this, work] {
+        if (!work->prefix.ids.empty()) idle_prefill_.Add(std::move(work->prefix));
+      });
 }
 
-bool Service::idle() const { return generations_.empty() && offloaded_ == 0 && http_->busy() == 0; }
+bool Service::idle() const {
+  return generations_.empty() && computed_.empty() && http_->busy() == 0;
+}
 
 void Service::Tick() {
   const auto now = Clock::now();
@@ -328,10 +372,8 @@ void Service::Drain(std::function<void()> drained) {
 void Service::FailAll(const ApiError& error) {
   std::vector<uint64_t> keys;
   for (const auto& [key, generation] : generations_) keys.push_back(key);
-  for (const uint64_t key : keys) {
-    generations_.at(key)->Fail(error);
-    Erase(key);
-  }
+  for (const uint64_t key : keys) Fail(key, error);
+  for (auto& [key, call] : std::exchange(computed_, {})) Refuse(call.get(), error);
 }
 
 void Service::CancelAll() {

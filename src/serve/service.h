@@ -20,6 +20,7 @@
 #include "serve/generation.h"
 #include "serve/http.h"
 #include "serve/idle_prefill.h"
+#include "serve/known_grammars.h"
 #include "serve/mailbox.h"
 #include "serve/metrics.h"
 #include "serve/options.h"
@@ -40,15 +41,14 @@ struct Call {
   std::string rest;  // of the path
 };
 
-// What the preparation of a prompt needs; constant but for the turns and the grammars, which lock
-// themselves, so that workers may use it.
+// What the preparation of a prompt needs; constant but for the turns, which lock themselves, so
+// that workers may use it.
 struct PromptContext {
   const ServeOptions* options = nullptr;
   const Tokenizer* tokenizer = nullptr;
   ChatProfile profile = ChatProfile::kPreview;
   int32_t max_model_len = 0, vocab_size = 0;
   SampledTurns* turns = nullptr;
-  const Grammars* grammars = nullptr;
 };
 
 struct Prepared {
@@ -80,7 +80,7 @@ class Service {
   void Handle(HttpRequest request, HttpReply reply);
   // `drained` is called once no call is left.
   void Drain(std::function<void()> drained);
-  // Ends all generations at once, telling their clients.
+  // Ends all calls at once, telling their clients.
   void CancelAll();
 
   void ChatCompletions(Call call);
@@ -92,6 +92,7 @@ class Service {
   void Health(Call call);
   void MetricsPage(Call call);
   void Version(Call call);
+  void Load(Call call);
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -100,20 +101,26 @@ class Service {
   using Compute = ApiError (*)(const PromptContext& context, std::string_view body,
                                std::string* answer);
 
-  std::string_view KeyOf(const HttpRequest& request) const;
-  bool HasKey(const HttpRequest& request) const;
+  std::optional<std::string> KeyOf(const HttpRequest& request) const;
   ApiError NotNow(const Route& route) const;
+  size_t preparing() const;
+  EngineStats Stats() const;
+  ApiError QueueFull(size_t more);
   void Answer(Call* call, int status, std::string_view body);
   void Refuse(Call* call, const ApiError& error);
   std::string NewId();
-  // Runs `work` here or, for a long body, on a worker; then what it returns, here.
-  void Offload(size_t body_size, std::function<std::function<void()>()> work);
+  // Does `work` here or, for a long body, on a worker, unless `caller` is gone; then `then`, here.
+  void Offload(std::weak_ptr<const void> caller, size_t body_size, std::function<void()> work,
+               std::function<void()> then);
   void Generate(Call call, Prepare prepare, std::unique_ptr<ReplyForm> form);
-  void StartGeneration(Call call, Prepared prepared, std::unique_ptr<ReplyForm> form);
+  void TakePrompt(uint64_t key, Prepared prepared);
+  void Compile(uint64_t key);
+  void StartGeneration(uint64_t key);
   void AnswerComputed(Call call, Compute compute);
   void WriteModel(const std::string& name, class JsonWriter* json) const;
   void TakeEvents();
   void OnReply(GenerationSpec* spec, SampledReply reply);
+  void Fail(uint64_t key, const ApiError& error);
   void Erase(uint64_t key);
   void Tick();
   void OnStall(const std::optional<std::string>& reason);
@@ -131,15 +138,17 @@ class Service {
   GenerationHost host_;
   int64_t started_;  // seconds since 1970
 
-  std::unordered_map<uint64_t, std::unique_ptr<Generation>> generations_;
+  // Workers see by its pointer whether a call is still there, and nothing else of it.
+  std::unordered_map<uint64_t, std::shared_ptr<Generation>> generations_;
+  std::unordered_map<uint64_t, std::shared_ptr<Call>> computed_;  // answered by AnswerComputed
   std::unordered_map<RequestId, std::pair<uint64_t, size_t>> requests_;  // generation, choice
   SampledTurns turns_;
-  std::unique_ptr<Grammars> grammars_;
+  std::shared_ptr<const Grammars> grammars_;  // shared with compilations
+  KnownGrammars known_grammars_;
   IdlePrefill idle_prefill_;
   std::vector<Event> events_;
   uint64_t next_key_ = 1;
   uint64_t id_state_;
-  size_t offloaded_ = 0;
 
   bool draining_ = false;
   std::function<void()> drained_;
@@ -152,7 +161,8 @@ class Service {
   Clock::time_point probe_deadline_;
 
   std::unique_ptr<Watchdog> watchdog_;
-  std::unique_ptr<Workers> workers_;  // last: its threads use what stands above
+  // Last: their threads use what stands above.
+  std::unique_ptr<Workers> text_, compile_;
 };
 
 }  // namespace seacliff::serve

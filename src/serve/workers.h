@@ -1,11 +1,9 @@
-// A few threads for work that would hold up the server's thread: rendering and tokenising long
-// prompts. Not for data-parallel loops (base/threads.h).
+// A few threads for work that would hold up the server's thread: making prompts, compiling
+// grammars. Not for data-parallel loops (base/threads.h).
 #pragma once
 
-#include <condition_variable>
-#include <deque>
 #include <functional>
-#include <mutex>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -13,20 +11,28 @@ namespace seacliff::serve {
 
 class Workers {
  public:
-  explicit Workers(int threads);
-  ~Workers();  // tasks that have not started are dropped
+  using Task = std::function<void()>;
+
+  // `name` is the threads'; `post` runs a task on the server's thread.
+  Workers(const char* name, int threads, std::function<void(Task)> post);
+  ~Workers();  // waits for the work under way
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
 
-  void Run(std::function<void()> task);
+  // Does `work` on a thread and posts `then`; nothing if `caller` is gone by the time a thread is
+  // free. Neither may own what belongs to the server's thread.
+  void Run(std::weak_ptr<const void> caller, Task work, Task then);
+
+  // Ends without waiting for the work under way, which may use nothing but what it owns. If it is
+  // not done when the process exits, no destructor of a static runs under it.
+  void Leave();
 
  private:
-  void Work();
+  struct State;
+  static void Work(State* state);
+  void Stop();
 
-  std::mutex mutex_;
-  std::condition_variable ready_;
-  std::deque<std::function<void()>> tasks_;
-  bool stop_ = false;
+  std::shared_ptr<State> state_;
   std::vector<std::thread> threads_;
 };
 

@@ -197,3 +197,49 @@ def test_a_second_signal_ends_it_at_once(start_server):
         time.sleep(0.3)
         stopping.process.send_signal(signal.SIGTERM)
         stopping.process.wait(10)
+
+
+# A grammar that takes far longer to compile than these tests.
+SLOW = {"structured_outputs": {"regex": "(a?){2000}"}}
+
+
+def test_a_long_compilation_holds_up_nobody_else(start_server):
+    busy = start_server("--keep-alive", "0.2", "--drain-timeout", "1", "--max-waiting", "2")
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": {}}}}}
+    chat = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+
+    def post(seconds=60, **fields):
+        begun = time.monotonic()
+        reply = httpx.post(busy.url + "/v1/chat/completions", json=chat | fields, timeout=60)
+        assert time.monotonic() - begun < seconds
+        return reply
+
+    assert post(tools=[tool]).status_code == 200  # its grammar is known from here on
+    late = post(3, timeout=0.5, **SLOW)
+    assert (late.status_code, late.json()["error"]["code"]) == (504, "timeout")
+    frames = post(3, timeout=1, stream=True, **SLOW).text.split("\n\n")
+    assert frames.count(": keep-alive") > 2
+    assert json.loads(frames[-3].removeprefix("data: "))["error"]["code"] == "timeout"
+    assert frames[-2] == "data: [DONE]"
+
+    body = json.dumps(chat | SLOW).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with socket.create_connection(("127.0.0.1", busy.port)) as raw:
+        raw.sendall(head + body)
+        deadline = time.monotonic() + 10
+        while busy.metric("vllm:num_requests_waiting") != 1:
+            assert time.monotonic() < deadline
+    busy.wait_idle(5)  # it is gone
+
+    assert post(5, tools=[tool]).status_code == 200
+    assert post(5).status_code == 200
+    assert post(5, messages=[{"role": "user", "content": "hi " * 10_000}]).status_code in (200, 400)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        pending = [pool.submit(post, 10, **SLOW) for _ in range(2)]
+        while busy.metric("vllm:num_requests_waiting") != 2:
+            time.sleep(0.01)
+        assert post(5).json()["error"]["code"] == "queue_full"
+        busy.process.send_signal(signal.SIGTERM)
+        assert [one.result().status_code for one in pending] == [503, 503]
+    assert busy.process.wait(5) == 0
