@@ -268,7 +268,7 @@ void EngineLoop::Step() {
   sampled_at_ = Clock::now();
   known_sizes_.set(SizeOf(plan));
   const double seconds = std::chrono::duration<double>(sampled_at_ - start).count();
-  if (plan.paced) pacer_.Record(plan.decodes, plan.tokens - plan.decodes, seconds);
+  pacer_.Record(plan.decodes, plan.tokens - plan.decodes, seconds, plan.paced);
   decode_seconds_ = plan.decodes == plan.tokens ? seconds : 0;
   const auto requests = std::min<int64_t>(
       scheduler_.foreground_running() + scheduler_.foreground_waiting(), options_.max_num_seqs);

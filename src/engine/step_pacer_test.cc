@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace seacliff {
 namespace {
@@ -85,6 +86,47 @@ TEST(StepPacerTest, ManyPromptsGetAShareEach) {
   EXPECT_NEAR(settle(6, 2), 4, 0.4);
   EXPECT_NEAR(settle(2, 2), 2, 0.2);
   EXPECT_NEAR(settle(1, 8), 2, 0.2);
+}
+
+// A device reads most weights for a hundred tokens, and no more of them for thousands.
+TEST(StepPacerTest, WholeChunksStandFarApartWhereFewTokensCostAsMuch) {
+  const auto seconds = [](int64_t prompt_tokens) {
+    const auto tokens = static_cast<double>(prompt_tokens);
+    return 0.016 + (prompt_tokens > 0 ? 0.01 : 0) + 0.0003 * std::min(tokens, 100.0) +
+           0.0001 * tokens;
+  };
+  const auto run = [&](int64_t prompts, int64_t decodes, double* time) {
+    StepPacer pacer(2048);
+    pacer.Record(0, 2048, seconds(2048), /*paced=*/false);
+    int64_t moved = 0, waits = 0, chunks = 0;
+    *time = 0;
+    for (int step = 0; step < 5000; ++step) {
+      int64_t tokens = pacer.prompt_limit(prompts, decodes);
+      if (tokens == 2048 && ++chunks % 5 == 0) tokens = 256;  // cut short by a snapshot
+      const double took = seconds(tokens);
+      pacer.Record(decodes, tokens, took);
+      if (step < 300) continue;
+      waits += took > 2 * seconds(0) ? 1 : 0;
+      moved += tokens;
+      *time += took;
+    }
+    return std::pair(static_cast<double>(moved) / *time, waits);
+  };
+  double time = 0;
+  const auto [alone, waits] = run(1, 16, &time);
+  EXPECT_LE(waits, 47);  // of 4,700
+  EXPECT_LE(time, 4700 * 1.15 * seconds(0));
+  EXPECT_GE(alone, 0.8 * 2048 / (seconds(2048) + 128 * seconds(0)));
+  // Each of as many prompts as decodes has the same share.
+  EXPECT_GE(run(16, 16, &time).first, 0.4 * 2048 / seconds(2048));
+  // A host, where a token costs the same in any company, has no such chunks.
+  StepPacer host(2048);
+  host.Record(0, 2048, 2048 * 0.01, /*paced=*/false);
+  for (int step = 0; step < 1000; ++step) {
+    const int64_t tokens = host.prompt_limit(1, 4);
+    EXPECT_LT(tokens, 200);
+    host.Record(4, tokens, 1 + 0.01 * static_cast<double>(tokens));
+  }
 }
 
 TEST(StepPacerTest, FirstMeasuresAndNeverStandsStill) {
