@@ -114,7 +114,7 @@ void CheckOtherRoutes(const PromptContext& context, std::string_view body) {
   if (completion.error.any()) {
     RequireClientFault(completion.error);
   } else {
-    FUZZ_REQUIRE(!completion.spec.prompts.empty() && completion.spec.common.max_tokens > 0);
+    FUZZ_REQUIRE(!completion.spec.prompts.empty() && completion.spec.common.max_tokens >= 0);
   }
   std::string answer;
   const serve::ApiError detokenized = AnswerDetokenize(context, body, &answer);
@@ -131,7 +131,7 @@ void Check(std::string_view body, ChatProfile profile) {
   FUZZ_REQUIRE(prepared.spec.prompts.size() == 1);
   const std::vector<int32_t>& ids = prepared.spec.prompts[0].ids;
   FUZZ_REQUIRE(!ids.empty());
-  FUZZ_REQUIRE(prepared.spec.common.n >= 1 && prepared.spec.common.max_tokens >= 0);
+  FUZZ_REQUIRE(prepared.spec.common.n >= 1 && prepared.spec.common.max_tokens != 0);
   ChatRequest request;
   FUZZ_REQUIRE(!ParseChatRequest(body, TheOptions(), &request).any());
   CheckSpelling(request);
