@@ -399,42 +399,21 @@ const Schema* SchemaSet::Both(const Schema* a, const Schema* b) {
 
 const Schema* SchemaSet::Resolve(const std::string& ref, const Schema& schema) {
   const std::string path = Join(schema.path, "$ref");
-  const JsonText* at = root_;
-  if (ref.empty() || ref[0] != '#' || (ref.size() > 1 && ref[1] != '/')) {
+  const auto steps = ReferenceSteps(ref);
+  if (!steps) {
     Fail(path,
          fmt::format("\"{}\": only references within the schema (\"#/...\") can be followed", ref));
     return OfTypes(kAnyType);
   }
+  const JsonText* at = root_;
   std::string canonical = "#";
-  for (size_t from = 1; from < ref.size() && at != nullptr;) {
-    const size_t end = std::min(ref.find('/', from + 1), ref.size());
-    std::string key;
-    for (size_t i = from + 1; i < end; ++i) {
-      const std::string_view rest = std::string_view(ref).substr(i, end - i);
-      if (rest.rfind("~1", 0) == 0 || rest.rfind("~0", 0) == 0) {
-        key += rest[1] == '1' ? '/' : '~';
-        ++i;
-      } else if (rest[0] == '%' && rest.size() > 2) {
-        key += static_cast<char>(std::strtol(std::string(rest.substr(1, 2)).c_str(), nullptr, 16));
-        i += 2;
-      } else {
-        key += rest[0];
-      }
+  for (const std::string& step : *steps) {
+    canonical = Join(canonical, step);
+    at = at->At(step);
+    if (at == nullptr) {
+      Fail(path, fmt::format("\"{}\": there is no such schema", ref));
+      return OfTypes(kAnyType);
     }
-    canonical = Join(canonical, key);
-    if (at->kind == Kind::kArray) {
-      const size_t index = key.empty() || key.find_first_not_of("0123456789") != std::string::npos
-                               ? at->items.size()
-                               : static_cast<size_t>(std::atoi(key.c_str()));
-      at = index < at->items.size() ? &at->items[index] : nullptr;
-    } else {
-      at = at->Find(key);
-    }
-    from = end;
-  }
-  if (at == nullptr) {
-    Fail(path, fmt::format("\"{}\": there is no such schema", ref));
-    return OfTypes(kAnyType);
   }
   return ReadAt(*at, canonical);
 }
