@@ -27,10 +27,13 @@ std::string KeyOf(const RuleSpec& rules) {
 
 }  // namespace
 
+std::list<KnownGrammars::Entry>::iterator KnownGrammars::Place(const std::string& key) {
+  return std::find_if(entries_.begin(), entries_.end(),
+                      [&](const Entry& entry) { return entry.key == key; });
+}
+
 bool KnownGrammars::Find(RuleSpec* rules) {
-  const std::string key = KeyOf(*rules);
-  const auto found = std::find_if(entries_.begin(), entries_.end(),
-                                  [&](const Entry& entry) { return entry.key == key; });
+  const auto found = Place(KeyOf(*rules));
   if (found == entries_.end()) return false;
   entries_.splice(entries_.begin(), entries_, found);
   rules->grammar = found->grammar;
@@ -38,9 +41,8 @@ bool KnownGrammars::Find(RuleSpec* rules) {
 }
 
 void KnownGrammars::Add(const RuleSpec& rules) {
-  RuleSpec same = rules;
-  if (Find(&same)) return;
   Entry entry{KeyOf(rules), *rules.grammar, 0};
+  if (Place(entry.key) != entries_.end()) return;
   entry.bytes = entry.key.size() + entry.grammar.bytes();
   bytes_ += entry.bytes;
   entries_.push_front(std::move(entry));

@@ -26,6 +26,8 @@ class KnownGrammars {
     size_t bytes;
   };
 
+  std::list<Entry>::iterator Place(const std::string& key);
+
   const size_t memory_;
   size_t bytes_ = 0;
   std::list<Entry> entries_;  // the latest first
