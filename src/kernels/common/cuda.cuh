@@ -276,7 +276,7 @@ __device__ inline void CopyAsync8(void* shared, const void* from, bool valid = t
 __device__ inline void CommitCopies() { asm volatile("cp.async.commit_group;\n"); }
 template <int kPending>
 __device__ inline void WaitCopies() {
-  asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending));
+  asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory");
 }
 
 }  // namespace seacliff::cuda

@@ -153,6 +153,16 @@ class LaneWeights {
       for (int h = 0; h < 2; ++h) raw[i][h] = LoadStreamed(data_[i][h] + at);
     }
   }
+  // The same into shared memory, 512 bytes from one of the four to the next.
+  __device__ void Copy(int chunk, uint8_t* to) const {
+    const bool there = chunk * ChunkColumns(F) + quarter_ * LaneColumns(F) < cols_;
+    const int64_t at = there ? static_cast<int64_t>(chunk) * 64 + quarter_ * 16 : 0;
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) CopyAsync16(to + (2 * i + h) * 512, data_[i][h] + at);
+    }
+  }
   // Codes of the block scales; 0 for kBf16.
   __device__ void LoadScales(int block, uint32_t (&codes)[kTiles][2]) const {
     const int at = IsFp8(F) ? block : 4 * block + quarter_;
@@ -323,15 +333,21 @@ __device__ inline void MultiplySmall(const WeightTile<kTiles>& tile, const Token
 }
 
 // ---- many tokens: x through shared memory, a warp has 32 rows and all tokens ----
+//
+// Weights go through shared memory too, which keeps more of them on their way than registers could:
+// each lane copies what it reads itself, so that no barrier stands between.
 
 inline constexpr int kLargeThreads = 256, kLargeStages = 3;
-inline constexpr int kLargeRow = kBlockColumns * 2;  // bytes of a token's block
-inline constexpr int kStagedStride = 36;             // floats; keeps banks apart
+inline constexpr int kRingChunks = 3, kRingChunk = 2048;  // of a warp; bytes
+inline constexpr int kLargeRow = kBlockColumns * 2;       // bytes of a token's block
+inline constexpr int kStagedStride = 36;                  // floats; keeps banks apart
 
 __host__ __device__ constexpr int64_t LargeShared(int tokens) {
-  const int64_t stages = int64_t{kLargeStages} * tokens * kLargeRow;
-  const int64_t staged = int64_t{kLargeThreads} / kWarp * 32 * kStagedStride * 4;
-  return stages > staged ? stages : staged;
+  constexpr int64_t kWarps = kLargeThreads / kWarp;
+  const int64_t copies =
+      int64_t{kLargeStages} * tokens * kLargeRow + kWarps * kRingChunks * kRingChunk;
+  const int64_t staged = kWarps * 32 * kStagedStride * 4;
+  return copies > staged ? copies : staged;
 }
 
 // Where 16 bytes of a token's block stand, so that the eight lanes that read at once (two tokens)
@@ -378,28 +394,35 @@ __device__ inline void MultiplyLarge(const WeightTile<2>& tile, const TokenRows&
       CopyAsync16(stage + token * kLargeRow + Swizzle<F>(unit, token) * 16, from, there);
     }
   };
+  const LaneWeights<F, 2> weights(tile, cols, lane);
+  uint8_t* const ring =
+      shared + kLargeStages * kStageBytes + warp * kRingChunks * kRingChunk + lane * 16;
+  const auto load_weights = [&](int chunk, int slot) {
+    if (!idle) weights.Copy(chunk, ring + slot * kRingChunk);
+  };
+  // A group of copies for each chunk; x of the blocks comes in the first of them, and later with
+  // that chunk which is fetched when the block before the last has been multiplied.
 #pragma unroll
   for (int block = 0; block < kLargeStages - 1; ++block) {
     if (block < blocks) load_x(block);
+  }
+#pragma unroll
+  for (int chunk = 0; chunk < kRingChunks - 1; ++chunk) {
+    load_weights(chunk, chunk);
     CommitCopies();
   }
-  const LaneWeights<F, 2> weights(tile, cols, lane);
-  uint4 next[2][2];
+  static_assert(kRingChunks - 1 <= (kLargeStages - 1) * kChunks, "x is there with its weights");
   uint32_t next_codes[2][2] = {};
-  if (!idle) {
-    weights.Load(0, next);
-    weights.LoadScales(0, next_codes);
-  }
+  if (!idle) weights.LoadScales(0, next_codes);
 
   // ---- compute ----
   float sums[2][kOctets][4] = {};
   const int x_unit = Swizzle<F>(lane % 4 * (kLane / 8), lane / 4);
+  int slot = 0;  // of the chunk
   for (int block = 0; block < blocks; ++block) {
-    WaitCopies<kLargeStages - 2>();
+    WaitCopies<kRingChunks - 2>();
     __syncthreads();  // this block's x is there, and nobody reads the block before any more
     if (block + kLargeStages - 1 < blocks) load_x(block + kLargeStages - 1);
-    CommitCopies();
-    if (idle) continue;
     const uint8_t* stage = shared + block % kLargeStages * kStageBytes + lane / 4 * kLargeRow;
     float acc[2][kOctets][4] = {};
     uint32_t codes[2][2];
@@ -407,10 +430,16 @@ __device__ inline void MultiplyLarge(const WeightTile<2>& tile, const TokenRows&
     for (int i = 0; i < 4; ++i) codes[i / 2][i % 2] = next_codes[i / 2][i % 2];
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
+      if (c > 0) WaitCopies<kRingChunks - 2>();
       uint4 raw[2][2];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) raw[i / 2][i % 2] = next[i / 2][i % 2];
-      weights.Load(block * kChunks + c + 1, next);
+      for (int i = 0; i < 4; ++i) {
+        raw[i / 2][i % 2] = *reinterpret_cast<const uint4*>(ring + slot * kRingChunk + i * 512);
+      }
+      load_weights(block * kChunks + c + kRingChunks - 1, slot == 0 ? kRingChunks - 1 : slot - 1);
+      CommitCopies();
+      slot = slot == kRingChunks - 1 ? 0 : slot + 1;
+      if (idle) continue;
       if (c == kChunks - 1) weights.LoadScales(block + 1, next_codes);
 #pragma unroll
       for (int p = 0; p < kPiecesOfChunk; ++p) {
