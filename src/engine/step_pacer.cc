@@ -19,7 +19,7 @@ void StepPacer::Record(int64_t decodes, int64_t prompt_tokens, double seconds, b
     return known ? old + kNewest * (value - old) : value;
   };
   if (prompt_tokens > 0 && (!paced || chunk_)) {
-    since_chunk_ = 0;
+    if (decodes > 0) owed_ += apart_;
     if (2 * prompt_tokens < max_tokens_) return;  // cut short by the prompt's end or a snapshot
     const double added = std::max(0.0, seconds - (decodes > 0 ? decode_seconds_ : 0));
     chunk_seconds_ =
@@ -27,7 +27,7 @@ void StepPacer::Record(int64_t decodes, int64_t prompt_tokens, double seconds, b
     return;
   }
   if (decodes == 0) return;
-  since_chunk_ += seconds;
+  owed_ = std::max(0.0, owed_ - seconds);
   if (prompt_tokens == 0) {
     decode_seconds_ = average(decode_seconds_, decode_seconds_ > 0, seconds);
     since_decodes_ = 0;
@@ -69,12 +69,12 @@ int64_t StepPacer::prompt_limit(int64_t prompts, int64_t decodes) {
     const double tokens = static_cast<double>(std::max(limit, kLeast));
     const double step = least + token_seconds_ * tokens;
     const double chunk = chunk_seconds_ * static_cast<double>(max_tokens_);
-    const double apart =
-        std::min(static_cast<double>(kChunkEvery) * decode_seconds_, chunk / shares);
+    apart_ = std::min(static_cast<double>(kChunkEvery) * decode_seconds_, chunk / shares);
     const bool cheap = kCheap * chunk_seconds_ * tokens < step - decode_seconds_;
-    const double speed = static_cast<double>(max_tokens_) / (chunk + apart);
+    const double speed = static_cast<double>(max_tokens_) / (chunk + apart_);
     if (chunk_seconds_ > 0 && cheap && kSlower * speed > tokens / step) {
-      chunk_ = since_chunk_ >= apart;
+      owed_ = std::min(owed_, kMostOwed * apart_);
+      chunk_ = owed_ == 0;
       return chunk_ ? max_tokens_ : 0;
     }
   }

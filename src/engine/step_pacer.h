@@ -9,7 +9,8 @@
 // Where a step's whole room costs far less for each token than few tokens do, as on a device that
 // reads most weights for either, such steps stand between kChunkEvery with decodes alone, if that
 // brings prompts on nearly as fast: at most one in a hundred tokens then waits long, and the others
-// do not wait at all. No clock here; the engine measures.
+// do not wait at all. Steps that take a prompt's first tokens unpaced count among them: later ones
+// make up for these. No clock here; the engine measures.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,7 @@ class StepPacer {
   // Steps with both between two with decodes alone, and between two with few prompt tokens.
   static constexpr int64_t kProbeEvery = 64;
   static constexpr int64_t kChunkEvery = 128;
+  static constexpr double kMostOwed = 4;  // times that, however many unpaced steps came
 
   explicit StepPacer(int64_t max_tokens) : max_tokens_(max_tokens) {}
 
@@ -41,7 +43,8 @@ class StepPacer {
   int64_t last_tokens_ = 0;    // prompt tokens of the last step with more than kLeast
   int64_t since_decodes_ = 0, since_few_ = 0;  // steps
   double chunk_seconds_ = 0;  // that a token of a step with much room taken adds; 0: not known
-  double since_chunk_ = 0;    // seconds of steps with decodes
+  double apart_ = 0;          // seconds between steps that take the whole room
+  double owed_ = 0;           // seconds of steps with decodes before the next
   bool chunk_ = false;        // the limit is the whole room
 };
 
