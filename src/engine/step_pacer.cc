@@ -19,7 +19,7 @@ void StepPacer::Record(int64_t decodes, int64_t prompt_tokens, double seconds, b
     return known ? old + kNewest * (value - old) : value;
   };
   if (prompt_tokens > 0 && (!paced || chunk_)) {
-    if (decodes > 0) owed_ += apart_;
+    if (decodes > 0) owed_ = std::min(owed_ + 1, kMostOwed);
     if (2 * prompt_tokens < max_tokens_) return;  // cut short by the prompt's end or a snapshot
     const double added = std::max(0.0, seconds - (decodes > 0 ? decode_seconds_ : 0));
     chunk_seconds_ =
@@ -27,7 +27,7 @@ void StepPacer::Record(int64_t decodes, int64_t prompt_tokens, double seconds, b
     return;
   }
   if (decodes == 0) return;
-  owed_ = std::max(0.0, owed_ - seconds);
+  if (apart_ > 0) owed_ = std::max(0.0, owed_ - seconds / apart_);
   if (prompt_tokens == 0) {
     decode_seconds_ = average(decode_seconds_, decode_seconds_ > 0, seconds);
     since_decodes_ = 0;
@@ -73,7 +73,6 @@ int64_t StepPacer::prompt_limit(int64_t prompts, int64_t decodes) {
     const bool cheap = kCheap * chunk_seconds_ * tokens < step - decode_seconds_;
     const double speed = static_cast<double>(max_tokens_) / (chunk + apart_);
     if (chunk_seconds_ > 0 && cheap && kSlower * speed > tokens / step) {
-      owed_ = std::min(owed_, kMostOwed * apart_);
       chunk_ = owed_ == 0;
       return chunk_ ? max_tokens_ : 0;
     }

@@ -24,7 +24,7 @@ class StepPacer {
   // Steps with both between two with decodes alone, and between two with few prompt tokens.
   static constexpr int64_t kProbeEvery = 64;
   static constexpr int64_t kChunkEvery = 128;
-  static constexpr double kMostOwed = 4;  // times that, however many unpaced steps came
+  static constexpr double kMostOwed = 4;  // times that, however many unpaced steps came before
 
   explicit StepPacer(int64_t max_tokens) : max_tokens_(max_tokens) {}
 
@@ -43,8 +43,8 @@ class StepPacer {
   int64_t last_tokens_ = 0;    // prompt tokens of the last step with more than kLeast
   int64_t since_decodes_ = 0, since_few_ = 0;  // steps
   double chunk_seconds_ = 0;  // that a token of a step with much room taken adds; 0: not known
-  double apart_ = 0;          // seconds between steps that take the whole room
-  double owed_ = 0;           // seconds of steps with decodes before the next
+  double apart_ = 0;          // seconds between steps that take the whole room; 0: not known
+  double owed_ = 0;           // times that to go before the next
   bool chunk_ = false;        // the limit is the whole room
 };
 

@@ -119,9 +119,8 @@ TEST(StepPacerTest, WholeChunksStandFarApartWhereFewTokensCostAsMuch) {
   EXPECT_GE(alone, 0.8 * 2048 / (seconds(2048) + 128 * seconds(0)));
   // So it is with a prompt whose first tokens were not paced.
   StepPacer pacer(2048);
-  int64_t slow = 0, steps = 0;
   for (int prompt = 0; prompt < 3; ++prompt) {
-    slow = steps = 0;
+    int64_t slow = 0, steps = 0;
     for (int64_t left = 32000; left > 0; ++steps) {
       const bool paced = left <= 32000 - 4096;
       const int64_t tokens = std::min(left, paced ? pacer.prompt_limit(1, 16) : 2048);
@@ -129,10 +128,10 @@ TEST(StepPacerTest, WholeChunksStandFarApartWhereFewTokensCostAsMuch) {
       left -= tokens;
       slow += seconds(tokens) > 2 * seconds(0) ? 1 : 0;
     }
+    EXPECT_LE(100 * slow, steps) << "prompt " << prompt;
+    EXPECT_LE(steps, 18 * 129);
     for (int step = 0; step < 300; ++step) pacer.Record(16, 0, seconds(0));
   }
-  EXPECT_LE(100 * slow, steps);
-  EXPECT_LE(steps, 16 * 129 + 10);
   // Each of as many prompts as decodes has the same share.
   EXPECT_GE(run(16, 16, &time).first, 0.4 * 2048 / seconds(2048));
   // A host, where a token costs the same in any company, has no such chunks.
