@@ -29,6 +29,7 @@ std::string CommandOf(const Settings& settings) {
   if (settings.max_sms != 0) command += fmt::format(" --max-sms {}", settings.max_sms);
   if (settings.full) command += " --full";
   if (settings.bench) command += " --bench";
+  if (settings.seed != 1) command += fmt::format(" --seed {}", *settings.seed);
   if (settings.threads != 0) command += fmt::format(" --threads {}", settings.threads);
   return command;
 }

@@ -189,7 +189,8 @@ Result<ChatEffortChoice> EffortOf(const Settings& settings) {
   if (!settings.reasoning_effort.empty()) {
     SC_ASSIGN_OR_RETURN(choice, ParseChatEffort(settings.reasoning_effort));
   }
-  choice.thinking = choice.thinking && settings.think;
+  // An effort alone asks for reasoning too.
+  choice.thinking = choice.thinking && (settings.think || !settings.reasoning_effort.empty());
   return choice;
 }
 

@@ -136,7 +136,7 @@ constexpr Setting kSettings[] = {
   {"--chat", &S::chat, "", "", 0, 0, kGenerate,
    "the prompt is a user's message, not raw text"},
   {"--think", &S::think, "", "", 0, 0, kOnce,
-   "the model reasons before it replies (generate: implies --chat)"},
+   "the model reasons before it replies, as with --reasoning-effort (generate: implies --chat)"},
   {"--system", &S::system, "", "TEXT", 0, 0, kOnce,
    "a system message before the conversation (generate: with --chat)"},
   {"--reasoning-effort", &S::reasoning_effort, "", "none|low|medium|high|max", 0, 0, kEngine,

@@ -23,7 +23,7 @@ class StepPacer {
   static constexpr int64_t kLeast = 16;  // a prompt goes on by so much at any rate
   // Steps with both between two with decodes alone, and between two with few prompt tokens.
   static constexpr int64_t kProbeEvery = 64;
-  static constexpr int64_t kChunkEvery = 128;
+  static constexpr int64_t kChunkEvery = 144;
   static constexpr double kMostOwed = 4;  // times that, however many unpaced steps came before
 
   explicit StepPacer(int64_t max_tokens) : max_tokens_(max_tokens) {}

@@ -116,7 +116,7 @@ TEST(StepPacerTest, WholeChunksStandFarApartWhereFewTokensCostAsMuch) {
   const auto [alone, waits] = run(1, 16, &time);
   EXPECT_LE(waits, 47);  // of 4,700
   EXPECT_LE(time, 4700 * 1.15 * seconds(0));
-  EXPECT_GE(alone, 0.8 * 2048 / (seconds(2048) + 128 * seconds(0)));
+  EXPECT_GE(alone, 0.8 * 2048 / (seconds(2048) + StepPacer::kChunkEvery * seconds(0)));
   // So it is with a prompt whose first tokens were not paced.
   StepPacer pacer(2048);
   for (int prompt = 0; prompt < 3; ++prompt) {
@@ -129,7 +129,7 @@ TEST(StepPacerTest, WholeChunksStandFarApartWhereFewTokensCostAsMuch) {
       slow += seconds(tokens) > 2 * seconds(0) ? 1 : 0;
     }
     EXPECT_LE(100 * slow, steps) << "prompt " << prompt;
-    EXPECT_LE(steps, 18 * 129);
+    EXPECT_LE(steps, 18 * (StepPacer::kChunkEvery + 1));
     for (int step = 0; step < 300; ++step) pacer.Record(16, 0, seconds(0));
   }
   // Each of as many prompts as decodes has the same share.

@@ -94,7 +94,7 @@ void Scheduler::LetIn(size_t waiting, PrefixMatch match) {
   std::optional<RowCopy> copy;
   sequence.pages = cache_.Open(match, sequence.longest(), copy);
   if (copy) plan_.copies.push_back(*copy);
-  sequence.computed = match.blocks * kPageTokens;
+  sequence.computed = sequence.kept = match.blocks * kPageTokens;
   const bool may_wait = sequence.background || sequence.scores;
   sequence.paced_from = may_wait ? 0 : sequence.computed + options_.unpaced_tokens;
   if (match.known > match.blocks) AddBranch(sequence, match.known * kPageTokens);

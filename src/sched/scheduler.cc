@@ -15,6 +15,9 @@ namespace {
 // A chunk that need not end anywhere ends at a block boundary if this leaves out at most one part
 // in so many of it.
 constexpr int64_t kRoundingCost = 8;
+// Such a part of snapshot_every is what snapshots may come early, so that a chunk that ends there
+// is not followed by a short one.
+constexpr int64_t kEarly = 4;
 constexpr size_t kTurns = 4096;
 
 // The newest block boundary with a token behind it.
@@ -102,7 +105,9 @@ int64_t Scheduler::NextStop(const Sequence& sequence) const {
   const auto tokens = static_cast<int64_t>(sequence.tokens.size());
   if (cache_.snapshots().pages() == 0) return tokens;
   const int64_t every = options_.snapshot_every;
-  int64_t stop = std::min(tokens, (sequence.computed / every + 1) * every);
+  int64_t stop = (sequence.computed / every + 1) * every;
+  if (sequence.kept >= stop - every / kEarly) stop += every;
+  stop = std::min(stop, tokens);
   const auto stop_at = [&](int64_t position) {
     if (position > sequence.computed) stop = std::min(stop, position);
   };
@@ -113,7 +118,10 @@ int64_t Scheduler::NextStop(const Sequence& sequence) const {
 
 // Whether a snapshot there will be used again, as far as one can know.
 bool Scheduler::IsWanted(const Sequence& sequence, int64_t position) const {
-  return position == LastBoundary(sequence.prompt_len) || position % options_.snapshot_every == 0 ||
+  const int64_t every = options_.snapshot_every;
+  const int64_t early = (position + every - 1) / every * every - every / kEarly;
+  return position == LastBoundary(sequence.prompt_len) ||
+         (position >= early && sequence.kept < early) ||
          std::find(sequence.branches.begin(), sequence.branches.end(), position) !=
              sequence.branches.end();
 }
@@ -320,10 +328,11 @@ void Scheduler::KeepPrefix(Sequence& sequence) {
   ExtendHashes(sequence.salt, sequence.tokens, sequence.hashes);
   cache_.Commit(sequence.chain(), std::min(computed, tokens), sequence.pages);
   if (computed % kPageTokens != 0 || computed > tokens) return;
-  if (const auto copy =
-          cache_.TakeSnapshot(computed, IsWanted(sequence, computed), sequence.pages)) {
+  const bool wanted = IsWanted(sequence, computed);
+  if (const auto copy = cache_.TakeSnapshot(computed, wanted, sequence.pages)) {
     copies_.push_back(*copy);
   }
+  if (wanted) sequence.kept = computed;
 }
 
 void Scheduler::RemoveFinished() {

@@ -285,6 +285,21 @@ TEST(SchedulerTest, ChunksEndWhereSnapshotsAreWanted) {
   EXPECT_EQ(scheduler.cache().snapshots().used(), 3);
 }
 
+TEST(SchedulerTest, ASnapshotIsTakenALittleEarlyRatherThanAfterAShortChunk) {
+  SchedulerOptions options = Caching(2, 1000);  // chunks of 896
+  options.snapshot_every = 2048;
+  Scheduler scheduler(options);
+  ASSERT_TRUE(scheduler.Add(MakeSequence(1, 4000, 1)).ok());
+  std::vector<int64_t> firsts;
+  while (scheduler.running() + scheduler.waiting() > 0) {
+    firsts.push_back(scheduler.Plan().steps[0].first_position);
+    CommitAll(scheduler, scheduler.plan(), 7);
+  }
+  EXPECT_EQ(firsts, (std::vector<int64_t>{0, 896, 1792, 2688, 3584, 3968}));
+  // Two of them, and the last block.
+  EXPECT_EQ(scheduler.cache().snapshots().used(), 3);
+}
+
 TEST(SchedulerTest, ATurnComputesItsNewTokensAndOneBlockMore) {
   Scheduler scheduler(Caching(2, 512));
   Sequence sequence = MakeSequence(1, 1000, 300);

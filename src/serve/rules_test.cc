@@ -55,8 +55,9 @@ TEST_F(RulesTest, TheContentHasTheFormThatIsAskedFor) {
       Post("/v1/completions",
            {{"prompt", {"a", "b"}}, {"n", 2}, {"structured_outputs", {{"regex", "[xy]{3}"}}}});
   ASSERT_EQ(raw.status, 200) << raw.body;
-  for (const json& one : raw.Json()["choices"]) EXPECT_EQ(one["text"], "xyx");
-  EXPECT_EQ(raw.Json()["choices"].size(), 4u);
+  const json choices = raw.Json()["choices"];
+  for (const json& one : choices) EXPECT_EQ(one["text"], "xyx");
+  EXPECT_EQ(choices.size(), 4u);
   EXPECT_EQ(Metric("seacliff:grammar_compile_seconds_count"), 3);
 }
 

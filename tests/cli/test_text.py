@@ -75,9 +75,12 @@ def test_chat_in_a_pipe(seacliff, dummy, tmp_path):
 
 
 def test_chat_with_reasoning_marks_it(seacliff, dummy):
-    run = seacliff("chat", *dummy, "-n", 4, "--think", stdin="Hello\n")
-    assert run.returncode == 0 and run.stdout.startswith("<think>\n")
-    assert "</think>" in run.stdout
+    for flags in (["--think"], ["--reasoning-effort", "high"]):
+        run = seacliff("chat", *dummy, "-n", 4, *flags, stdin="Hello\n")
+        assert run.returncode == 0 and run.stdout.startswith("<think>\n")
+        assert "</think>" in run.stdout
+    run = seacliff("chat", *dummy, "-n", 4, "--think", "--reasoning-effort", "none", stdin="Hello\n")
+    assert run.returncode == 0 and "think" not in run.stdout
 
 
 def test_chat_unknown_command_is_an_error_in_a_pipe(seacliff, dummy):

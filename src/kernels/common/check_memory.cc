@@ -323,7 +323,8 @@ std::string CheckMemory::Damage() const {
 std::string CheckMemory::Difference(const Image& image) const {
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const Block& b = blocks_[i];
-    if (std::memcmp(image[i].data(), b.data, image[i].size()) == 0) continue;
+    const size_t size = image[i].size();  // that of an empty block has no address
+    if (size == 0 || std::memcmp(image[i].data(), b.data, size) == 0) continue;
     const auto at = std::mismatch(image[i].begin(), image[i].end(), b.data);
     return fmt::format("{} differs at byte {}", b.name, at.first - image[i].begin());
   }
