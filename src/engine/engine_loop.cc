@@ -238,17 +238,19 @@ void EngineLoop::Step() {
   }
   const Clock::time_point start = Clock::now();
   PublishPlan(plan);
-  const bool ahead = model_->runs_ahead();
+  const bool launches = model_->runs_ahead();
+  // A device has no room for all launches of a step with prompts: they wait for it themselves.
+  const bool ahead = launches && plan.decodes == plan.tokens;
   if (!ahead) WorkAside(plan);
   const Batch batch = arrays_.Fill(plan);
   if (follows_) host_seconds_ += std::chrono::duration<double>(Clock::now() - sampled_at_).count();
-  SetActivity(ahead ? "launching a step" : "running a step");
+  SetActivity(launches ? "launching a step" : "running a step");
   model_->CopyRows(plan.copies);
   Status status = model_->Forward(batch, nullptr);
   if (ahead) WorkAside(plan);
   if (status.ok()) status = FillRows(plan);
   if (status.ok()) {
-    SetActivity(ahead ? "waiting for the device" : "sampling");
+    SetActivity(launches ? "waiting for the device" : "sampling");
     status = SampleRows(plan);
   }
   // A rank that is gone is why, whatever came of it here.

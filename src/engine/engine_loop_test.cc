@@ -14,6 +14,30 @@
 namespace seacliff {
 namespace {
 
+// Launching the prompt's step may take long.
+TEST_P(EngineLoopTest, TokensDoNotWaitForALaunchWithPrompts) {
+  Start(4, 64);
+  std::atomic<int> told = 0;
+  std::promise<void> ended;
+  int steps = 0;
+  std::future<Answer> prompt;
+  model_->before_step = [&] {
+    ++steps;
+    if (steps == 5) prompt = Send(MakeRequest({4, 5, 6, 7, 8}, 1));  // it is in the sixth step
+    if (steps == 6) {
+      EXPECT_EQ(told, 5);
+    }
+  };
+  const Status status = engine_->Submit(MakeRequest({1, 2, 3}, 20), [&](const Event& event) {
+    told += static_cast<int>(event.tokens.size());
+    if (event.finish != Finish::kNone) ended.set_value();
+  });
+  ASSERT_TRUE(status.ok()) << status.message();
+  ended.get_future().wait();
+  EXPECT_EQ(Get(std::move(prompt)).ids.size(), 1u);
+  EXPECT_EQ(told, 20);
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, EngineLoopTest, testing::Bool(), ModeName);
 
 TEST_P(EngineLoopTest, GreedyRequestGivesTheModelsTokens) {

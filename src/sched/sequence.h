@@ -31,7 +31,7 @@ struct Sequence {
   int64_t furthest = 0;          // the most of them so far: more than `computed` after a preemption
   int64_t cached = 0;            // those that it found when it was first let in
   int64_t paced_from = 0;        // tokens before do not give way to decodes
-  int64_t kept = 0;              // the last position that it started from or left a wanted snapshot at
+  int64_t kept = 0;              // where it started or left the last wanted snapshot
   int64_t scored = 0;            // if it scores: prompt tokens whose logits there were
   std::vector<uint64_t> hashes;  // of complete blocks (cache/prefix_index.h)
   SequencePages pages;
