@@ -28,9 +28,9 @@
 // short for whoever comes meanwhile. They are not counted.
 //
 // Snapshots are taken where they will be wanted: at the last block boundary of a prompt, where
-// prompts branch, and every kSnapshotEvery tokens; chunks end there. The last ones may come a quarter
-// of that earlier, where a chunk ends. Besides, every sequence keeps one at the newest boundary that
-// it stopped at; the last of an answer stays.
+// prompts branch, and every kSnapshotEvery tokens; chunks end there. The last ones may come a
+// quarter of that earlier, where a chunk ends. Besides, every sequence keeps one at the newest
+// boundary that it stopped at; the last of an answer stays.
 #pragma once
 
 #include <array>
