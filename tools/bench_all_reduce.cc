@@ -14,6 +14,7 @@
 #include "kernels/common/device_timer.h"
 #include "kernels/context.h"
 #include "kernels/machine.h"
+#include "kernels/shared_device.h"
 #include "parallel/device_group.h"
 #include "serve/json_writer.h"
 #include "tools/cmd_common.h"
@@ -50,9 +51,12 @@ Result<Ranks> OpenRanks(int64_t size, const std::string& nccl_library) {
   if (machine.gpus.empty()) return NotFound("bench all-reduce: no usable GPU: " + machine.no_gpu);
   Ranks ranks;
   std::vector<Device*> devices;
+  const auto gpus = static_cast<int64_t>(machine.gpus.size());
+  const auto sharers = static_cast<int32_t>((size + gpus - 1) / gpus);  // of one GPU
   for (int64_t r = 0; r < size; ++r) {
-    const Gpu& gpu = machine.gpus[static_cast<size_t>(r) % machine.gpus.size()];
-    SC_ASSIGN_OR_RETURN(auto device, OpenDevice(gpu.index, {}));
+    const int32_t index = machine.gpus[static_cast<size_t>(r % gpus)].index;
+    SC_ASSIGN_OR_RETURN(auto device,
+                        sharers > 1 ? OpenSharedDevice(index, sharers) : OpenDevice(index, {}));
     devices.push_back(device.get());
     ranks.devices.push_back(std::move(device));
   }
