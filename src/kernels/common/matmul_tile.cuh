@@ -145,8 +145,7 @@ class LaneWeights {
 
   // Behind the last column some other values of the row, which meet zeros of x.
   __device__ void Load(int chunk, uint4 (&raw)[kTiles][2]) const {
-    const bool there = chunk * ChunkColumns(F) + quarter_ * LaneColumns(F) < cols_;
-    const int64_t at = there ? static_cast<int64_t>(chunk) * 64 + quarter_ * 16 : 0;
+    const int64_t at = Offset(chunk);
 #pragma unroll
     for (int i = 0; i < kTiles; ++i) {
 #pragma unroll
@@ -155,8 +154,7 @@ class LaneWeights {
   }
   // The same into shared memory, 512 bytes from one of the four to the next.
   __device__ void Copy(int chunk, uint8_t* to) const {
-    const bool there = chunk * ChunkColumns(F) + quarter_ * LaneColumns(F) < cols_;
-    const int64_t at = there ? static_cast<int64_t>(chunk) * 64 + quarter_ * 16 : 0;
+    const int64_t at = Offset(chunk);
 #pragma unroll
     for (int i = 0; i < kTiles; ++i) {
 #pragma unroll
@@ -180,6 +178,12 @@ class LaneWeights {
   }
 
  private:
+  // Of this lane's bytes of a chunk in a row; 0 behind the last column.
+  __device__ int64_t Offset(int chunk) const {
+    const bool there = chunk * ChunkColumns(F) + quarter_ * LaneColumns(F) < cols_;
+    return there ? static_cast<int64_t>(chunk) * 64 + quarter_ * 16 : 0;
+  }
+
   const uint8_t* data_[kTiles][2];
   const uint8_t* scales_[kTiles][2];
   int quarter_, cols_, scale_cols_;
@@ -400,8 +404,8 @@ __device__ inline void MultiplyLarge(const WeightTile<2>& tile, const TokenRows&
   const auto load_weights = [&](int chunk, int slot) {
     if (!idle) weights.Copy(chunk, ring + slot * kRingChunk);
   };
-  // A group of copies for each chunk; x of the blocks comes in the first of them, and later with
-  // that chunk which is fetched when the block before the last has been multiplied.
+  // Each chunk of weights is a group of copies. x of the first blocks belongs to the first group;
+  // of a later block, to the first one that is issued kLargeStages - 1 blocks before.
 #pragma unroll
   for (int block = 0; block < kLargeStages - 1; ++block) {
     if (block < blocks) load_x(block);

@@ -288,21 +288,28 @@ __global__ void __launch_bounds__(kCombineThreads) CombineKernel(Plan p) {
 
 dim3 Grid(int64_t x, int64_t y) { return {static_cast<uint32_t>(x), static_cast<uint32_t>(y), 1}; }
 
+void ProjectSmall(Context& k, const Plan& p, bool down) {
+  const int64_t rows = down ? CeilDiv(p.dim, 32) : CeilDiv(p.inter, 16);
+  Launch(k, "experts", down ? DownSmall : GateUpSmall, Grid(rows, p.shared_tiles + p.most_tiles),
+         kSmallThreads, SmallShared(2, kSmallTokens), p);
+}
+
+template <int kTokens>
+void ProjectLarge(Context& k, const Plan& p, bool down) {
+  constexpr int kWarps = kLargeThreads / kWarp;
+  const int64_t rows = down ? CeilDiv(p.dim, 32 * kWarps) : CeilDiv(p.inter, 16 * kWarps);
+  Launch(k, "experts", down ? DownLarge<kTokens> : GateUpLarge<kTokens>,
+         Grid(rows, p.shared_tiles + p.most_tiles), kLargeThreads, LargeShared(kTokens), p);
+}
+
 void Project(Context& k, const Plan& p, bool down) {
-  const int64_t tiles = int64_t{p.shared_tiles} + p.most_tiles;
-  if (p.tile_slots == kSmallTokens) {
-    const dim3 grid = down ? Grid(CeilDiv(p.dim, 32), tiles) : Grid(CeilDiv(p.inter, 16), tiles);
-    Launch(k, "experts", down ? DownSmall : GateUpSmall, grid, kSmallThreads,
-           SmallShared(2, kSmallTokens), p);
-  } else {
-    constexpr int kWarps = kLargeThreads / kWarp;
-    const dim3 grid = down ? Grid(CeilDiv(p.dim, 32 * kWarps), tiles)
-                           : Grid(CeilDiv(p.inter, 16 * kWarps), tiles);
-    const bool middle = p.tile_slots == kMiddleTokens;
-    const auto gate_up = middle ? GateUpLarge<kMiddleTokens> : GateUpLarge<kLargeTokens>;
-    const auto kernel = middle ? DownLarge<kMiddleTokens> : DownLarge<kLargeTokens>;
-    Launch(k, "experts", down ? kernel : gate_up, grid, kLargeThreads, LargeShared(p.tile_slots),
-           p);
+  switch (p.tile_slots) {
+    case kSmallTokens:
+      return ProjectSmall(k, p, down);
+    case kMiddleTokens:
+      return ProjectLarge<kMiddleTokens>(k, p, down);
+    default:
+      return ProjectLarge<kLargeTokens>(k, p, down);
   }
 }
 
