@@ -82,7 +82,7 @@ bool Scheduler::Fits(const Sequence& sequence, const PrefixMatch& match) const {
   return need <= available() - cache_.AvailableIn(match);
 }
 
-void Scheduler::LetIn(size_t waiting, PrefixMatch match) {
+void Scheduler::LetIn(size_t waiting, const PrefixMatch& match) {
   const auto place = waiting_.begin() + static_cast<int64_t>(waiting);
   Owned owned = std::move(*place);
   waiting_.erase(place);
@@ -98,17 +98,20 @@ void Scheduler::LetIn(size_t waiting, PrefixMatch match) {
   const bool may_wait = sequence.background || sequence.scores;
   sequence.paced_from = may_wait ? 0 : sequence.computed + options_.unpaced_tokens;
   if (match.known > match.blocks) AddBranch(sequence, match.known * kPageTokens);
-  if (!sequence.admitted) CountMatch(sequence, match);
+  // One that is preempted before it begins may find more or less the next time.
+  if (!sequence.begun) {
+    sequence.found = match;
+    sequence.cached = sequence.furthest = sequence.computed;
+  }
   sequence.furthest = std::max(sequence.furthest, sequence.computed);
   const auto order = [](const Owned& a, const Owned& b) { return Before(*a, *b); };
   running_.insert(std::upper_bound(running_.begin(), running_.end(), owned, order),
                   std::move(owned));
 }
 
-void Scheduler::CountMatch(Sequence& sequence, PrefixMatch& match) {
-  sequence.admitted = true;
-  sequence.cached = sequence.computed;
+void Scheduler::CountMatch(Sequence& sequence) {
   if (sequence.background || sequence.scores) return;
+  PrefixMatch& match = sequence.found;
   CountLostPrefix(sequence, match);
   counts_.queried_tokens += static_cast<uint64_t>(sequence.prompt_len);
   counts_.hit_tokens += static_cast<uint64_t>(sequence.cached);

@@ -100,13 +100,19 @@ const StepPlan& Scheduler::Plan() {
   return plan_;
 }
 
+// The earliest position that stands for the next multiple of snapshot_every, `position` included.
+int64_t Scheduler::Earliest(int64_t position) const {
+  const int64_t every = options_.snapshot_every;
+  return (position + every - 1) / every * every - every / kEarly;
+}
+
 // Where the next chunk must end at the latest.
 int64_t Scheduler::NextStop(const Sequence& sequence) const {
   const auto tokens = static_cast<int64_t>(sequence.tokens.size());
   if (cache_.snapshots().pages() == 0) return tokens;
   const int64_t every = options_.snapshot_every;
   int64_t stop = (sequence.computed / every + 1) * every;
-  if (sequence.kept >= stop - every / kEarly) stop += every;
+  if (sequence.kept >= Earliest(stop)) stop += every;
   stop = std::min(stop, tokens);
   const auto stop_at = [&](int64_t position) {
     if (position > sequence.computed) stop = std::min(stop, position);
@@ -118,8 +124,7 @@ int64_t Scheduler::NextStop(const Sequence& sequence) const {
 
 // Whether a snapshot there will be used again, as far as one can know.
 bool Scheduler::IsWanted(const Sequence& sequence, int64_t position) const {
-  const int64_t every = options_.snapshot_every;
-  const int64_t early = (position + every - 1) / every * every - every / kEarly;
+  const int64_t early = Earliest(position);
   return position == LastBoundary(sequence.prompt_len) ||
          (position >= early && sequence.kept < early) ||
          std::find(sequence.branches.begin(), sequence.branches.end(), position) !=
@@ -223,6 +228,8 @@ void Scheduler::BringChunk(Sequence& sequence, int64_t tokens) {
 
 void Scheduler::Bring(Sequence& sequence, int64_t tokens) {
   SC_CHECK(tokens >= 1 && tokens <= sequence.remaining());
+  if (!sequence.begun) CountMatch(sequence);
+  sequence.begun = true;
   SequenceStep step;
   step.sequence = &sequence;
   step.first_position = sequence.computed;

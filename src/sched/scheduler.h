@@ -127,8 +127,8 @@ class Scheduler {
   void Admit();
   bool WaitsForRunning(const Sequence& sequence);
   bool Fits(const Sequence& sequence, const PrefixMatch& match) const;
-  void LetIn(size_t waiting, PrefixMatch match);
-  void CountMatch(Sequence& sequence, PrefixMatch& match);
+  void LetIn(size_t waiting, const PrefixMatch& match);
+  void CountMatch(Sequence& sequence);
   void CountLostPrefix(const Sequence& sequence, PrefixMatch& match);
   Turn& TurnOf(uint64_t number) { return turns_[number % turns_.size()]; }
   bool PreemptFor(const Sequence& sequence);
@@ -137,6 +137,7 @@ class Scheduler {
 
   // What a step computes (scheduler.cc).
   int64_t available() const { return cache_.available() - withheld_; }
+  int64_t Earliest(int64_t position) const;
   int64_t NextStop(const Sequence& sequence) const;
   bool IsWanted(const Sequence& sequence, int64_t position) const;
   int64_t Reach(const Sequence& sequence) const;

@@ -271,17 +271,22 @@ int64_t RunToEnd(Scheduler& scheduler, uint64_t id) {
   return tokens;
 }
 
+// Runs until nothing is left; returns where the chunks of its only sequence began.
+std::vector<int64_t> ChunkStarts(Scheduler& scheduler) {
+  std::vector<int64_t> starts;
+  while (scheduler.running() + scheduler.waiting() > 0) {
+    starts.push_back(scheduler.Plan().steps[0].first_position);
+    CommitAll(scheduler, scheduler.plan(), 7);
+  }
+  return starts;
+}
+
 TEST(SchedulerTest, ChunksEndWhereSnapshotsAreWanted) {
   SchedulerOptions options = Caching(2, 700);
   options.snapshot_every = 512;
   Scheduler scheduler(options);
   ASSERT_TRUE(scheduler.Add(MakeSequence(1, 1300, 1)).ok());
-  std::vector<int64_t> firsts;
-  while (scheduler.running() + scheduler.waiting() > 0) {
-    firsts.push_back(scheduler.Plan().steps[0].first_position);
-    CommitAll(scheduler, scheduler.plan(), 7);
-  }
-  EXPECT_EQ(firsts, (std::vector<int64_t>{0, 512, 1024, 1280}));
+  EXPECT_EQ(ChunkStarts(scheduler), (std::vector<int64_t>{0, 512, 1024, 1280}));
   EXPECT_EQ(scheduler.cache().snapshots().used(), 3);
 }
 
@@ -290,12 +295,7 @@ TEST(SchedulerTest, ASnapshotIsTakenALittleEarlyRatherThanAfterAShortChunk) {
   options.snapshot_every = 2048;
   Scheduler scheduler(options);
   ASSERT_TRUE(scheduler.Add(MakeSequence(1, 4000, 1)).ok());
-  std::vector<int64_t> firsts;
-  while (scheduler.running() + scheduler.waiting() > 0) {
-    firsts.push_back(scheduler.Plan().steps[0].first_position);
-    CommitAll(scheduler, scheduler.plan(), 7);
-  }
-  EXPECT_EQ(firsts, (std::vector<int64_t>{0, 896, 1792, 2688, 3584, 3968}));
+  EXPECT_EQ(ChunkStarts(scheduler), (std::vector<int64_t>{0, 896, 1792, 2688, 3584, 3968}));
   // Two of them, and the last block.
   EXPECT_EQ(scheduler.cache().snapshots().used(), 3);
 }

@@ -29,19 +29,20 @@ struct Sequence {
   int64_t prompt_len = 0;
   int64_t computed = 0;          // tokens whose cache entries a committed step has written
   int64_t furthest = 0;          // the most of them so far: more than `computed` after a preemption
-  int64_t cached = 0;            // those that it found when it was first let in
+  int64_t cached = 0;            // those that it found when it began
   int64_t paced_from = 0;        // tokens before do not give way to decodes
   int64_t kept = 0;              // where it started or left the last wanted snapshot
   int64_t scored = 0;            // if it scores: prompt tokens whose logits there were
   std::vector<uint64_t> hashes;  // of complete blocks (cache/prefix_index.h)
+  PrefixMatch found;             // when it was let in, until it has begun
   SequencePages pages;
   // Positions where others begin to differ: a snapshot there will be used again.
   std::vector<int64_t> branches;
-  int64_t awaited = 0;    // the position that others wait for in this plan; 0: none
-  bool admitted = false;  // it was let in before
-  bool planned = false;   // it is in the plan that is out
-  bool starved = false;   // it got nothing for want of pages
-  bool failed = false;    // what it computed is not to be trusted
+  int64_t awaited = 0;   // the position that others wait for in this plan; 0: none
+  bool begun = false;    // it was in a step
+  bool planned = false;  // it is in the plan that is out
+  bool starved = false;  // it got nothing for want of pages
+  bool failed = false;   // what it computed is not to be trusted
 
   int64_t generated() const { return static_cast<int64_t>(tokens.size()) - prompt_len; }
   // Tokens known but not computed: the prompt's rest, or the one token generated last.
