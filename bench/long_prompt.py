@@ -44,7 +44,7 @@ def main():
     parser.add_argument("--base-url", default="http://127.0.0.1:8000")
     parser.add_argument("--decodes", type=int, default=16, help="requests that decode")
     parser.add_argument("--input-len", type=int, default=32000, help="of the long prompt")
-    parser.add_argument("--output-len", type=int, default=3000, help="of those that decode")
+    parser.add_argument("--output-len", type=int, default=4000, help="of those that decode")
     parser.add_argument("--vocab-size", type=int, default=100000)
     options = parser.parse_args()
     address = urllib.parse.urlsplit(options.base_url).netloc

@@ -57,11 +57,7 @@ TEST_F(RulesTest, TheContentHasTheFormThatIsAskedFor) {
   ASSERT_EQ(raw.status, 200) << raw.body;
   const json choices = raw.Json()["choices"];
   ASSERT_EQ(choices.size(), 4u);
-  for (const json& one : choices) {
-    const std::string text = one["text"];
-    EXPECT_EQ(text.size(), 3u) << text;
-    EXPECT_EQ(text.find_first_not_of("xy"), std::string::npos) << text;
-  }
+  for (const json& one : choices) EXPECT_EQ(one["text"], "xxy");
   EXPECT_EQ(Metric("seacliff:grammar_compile_seconds_count"), 3);
 }
 
