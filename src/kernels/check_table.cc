@@ -21,6 +21,7 @@ constexpr OpCheck kOpChecks[] = {
     {"window_insert", window_insert::Check},
     {"compress", compress::Check},
     {"index_query", index_query::Check},
+    {"fused", fused::Check},
     {"index_topk", index_topk::Check},
     {"sparse_attention", sparse_attention::Check},
     {"router", router::Check},

@@ -53,6 +53,9 @@ void Check(Checker& c);
 namespace index_query {
 void Check(Checker& c);
 }
+namespace fused {
+void Check(Checker& c);
+}
 namespace index_topk {
 void Check(Checker& c);
 }

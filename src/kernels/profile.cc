@@ -11,6 +11,7 @@
 #include "kernels/device.h"
 #include "kernels/embed/op.h"
 #include "kernels/experts/op.h"
+#include "kernels/fused/op.h"
 #include "kernels/grouped_linear/op.h"
 #include "kernels/index_query/op.h"
 #include "kernels/index_topk/op.h"
@@ -151,6 +152,8 @@ Work WorkOf(const CompressArgs& a) {
 
 Work WorkOf(const IndexQueryArgs&) { return {}; }
 
+Work WorkOf(const FusedArgs& a) { return WorkOf(a, nullptr); }
+
 Work WorkOf(const IndexTopkArgs& a) {
   Work work;
   for (int64_t s = 0; s < a.batch.seqs(); ++s) {
@@ -226,6 +229,19 @@ Work WorkOf(const SampleArgs&) { return {}; }
 Work WorkOf(const CompressArgs& a, Device* device) {
   return WorkOnHost(a, device, &CompressArgs::batch);
 }
+Work WorkOf(const FusedArgs& a, Device* device) {
+  Work work;
+  const auto add = [&](const auto& part) {
+    if (part) work = work + WorkOf(*part, device);
+  };
+  add(a.norm);
+  add(a.window);
+  add(a.keys);
+  add(a.index_keys);
+  add(a.query);
+  add(a.index_query);
+  return work;
+}
 Work WorkOf(const IndexTopkArgs& a, Device* device) {
   return WorkOnHost(a, device, &IndexTopkArgs::batch);
 }
@@ -244,6 +260,17 @@ std::string KindOf(const LinearsArgs& a) { return fmt::format("{} of {}", a.coun
 std::string KindOf(const GroupedLinearArgs& a) { return MatrixKind(a.w); }
 std::string KindOf(const CompressArgs& a) {
   return fmt::format("ratio {} dim {}", a.ratio, a.weight.shape[0]);
+}
+std::string KindOf(const FusedArgs& a) {
+  const std::pair<bool, const char*> parts[] = {
+      {a.norm.has_value(), "norm"},   {a.window.has_value(), "window"},
+      {a.keys.has_value(), "keys"},   {a.index_keys.has_value(), "index_keys"},
+      {a.query.has_value(), "query"}, {a.index_query.has_value(), "index_query"}};
+  std::string kind;
+  for (const auto& [there, name] : parts) {
+    if (there) kind += (kind.empty() ? "" : " ") + std::string(name);
+  }
+  return kind;
 }
 std::string KindOf(const SparseAttentionArgs& a) { return fmt::format("ratio {}", a.ratio); }
 

@@ -21,6 +21,7 @@ struct QueryRopeArgs;
 struct WindowInsertArgs;
 struct CompressArgs;
 struct IndexQueryArgs;
+struct FusedArgs;
 struct IndexTopkArgs;
 struct SparseAttentionArgs;
 struct RouterArgs;
@@ -45,6 +46,7 @@ Work WorkOf(const QueryRopeArgs& a);
 Work WorkOf(const WindowInsertArgs& a);
 Work WorkOf(const CompressArgs& a);
 Work WorkOf(const IndexQueryArgs& a);
+Work WorkOf(const FusedArgs& a);
 Work WorkOf(const IndexTopkArgs& a);
 Work WorkOf(const SparseAttentionArgs& a);
 Work WorkOf(const RouterArgs& a);
@@ -59,6 +61,7 @@ Work WorkOf(const Args& a, Device*) {
   return WorkOf(a);
 }
 Work WorkOf(const CompressArgs& a, Device* device);
+Work WorkOf(const FusedArgs& a, Device* device);
 Work WorkOf(const IndexTopkArgs& a, Device* device);
 Work WorkOf(const SparseAttentionArgs& a, Device* device);
 Work WorkOf(const RouterArgs& a, Device* device);
@@ -73,6 +76,7 @@ std::string KindOf(const LinearArgs& a);
 std::string KindOf(const LinearsArgs& a);
 std::string KindOf(const GroupedLinearArgs& a);
 std::string KindOf(const CompressArgs& a);
+std::string KindOf(const FusedArgs& a);  // its parts
 std::string KindOf(const SparseAttentionArgs& a);
 
 // Calls of one name do the same work on other operands.

@@ -14,6 +14,7 @@
 #include "kernels/context.h"
 #include "kernels/embed/op.h"
 #include "kernels/experts/op.h"
+#include "kernels/fused/op.h"
 #include "kernels/grouped_linear/op.h"
 #include "kernels/index_query/op.h"
 #include "kernels/index_topk/op.h"
@@ -104,6 +105,12 @@ constexpr Kernel<IndexQueryArgs> kIndexQuery[] = {
   {"cpu",    Target::kHost,   "bf16", index_query::CpuTakes, index_query::Cpu},
   {"ref",    Target::kHost,   "",    nullptr,  index_query::Ref},
 };
+constexpr Kernel<FusedArgs> kFused[] = {
+  {"cuda",   Target::kSm80,   "64 tokens, sizes of V4 and smaller", fused::CudaTakes, SC_CUDA(fused::Cuda)},
+  {"parts",  Target::kSm80,   "what each part's row needs", fused::CudaPartsTakes, SC_CUDA(fused::Parts)},
+  {"parts",  Target::kHost,   "",    nullptr,  fused::Parts},
+  {"ref",    Target::kHost,   "",    nullptr,  fused::Ref},
+};
 constexpr Kernel<IndexTopkArgs> kIndexTopk[] = {
   {"cuda",   Target::kSm80,   "bf16, FP4, no margin, up to 11,000 pages", index_topk::CudaTakes, SC_CUDA(index_topk::Cuda)},
   {"cpu",    Target::kHost,   "bf16, FP4, no margin", index_topk::CpuTakes, index_topk::Cpu},
@@ -153,10 +160,10 @@ constexpr bool LastTakesAll(const Kernel<Args> (&rows)[N]) {
 }
 
 constexpr const char* kNames[] = {
-    "embed",       "mhc_boundary",   "mhc_head",         "rms_norm",      "linear",
-    "linears",     "grouped_linear", "query_rope",       "window_insert", "compress",
-    "index_query", "index_topk",     "sparse_attention", "router",        "experts",
-    "mtp_join",    "sample",         "all_reduce",
+    "embed",       "mhc_boundary",   "mhc_head",   "rms_norm",         "linear",
+    "linears",     "grouped_linear", "query_rope", "window_insert",    "compress",
+    "index_query", "fused",          "index_topk", "sparse_attention", "router",
+    "experts",     "mtp_join",       "sample",     "all_reduce",
 };
 static_assert(std::size(kNames) == static_cast<size_t>(Op::kCount));
 
@@ -246,6 +253,7 @@ std::vector<OpInfo> Table() {
       Info(Op::kWindowInsert, kWindowInsert),
       Info(Op::kCompress, kCompress),
       Info(Op::kIndexQuery, kIndexQuery),
+      Info(Op::kFused, kFused),
       Info(Op::kIndexTopk, kIndexTopk),
       Info(Op::kSparseAttention, kSparseAttention),
       Info(Op::kRouter, kRouter),
@@ -314,6 +322,7 @@ template <> std::span<const Kernel<QueryRopeArgs>> RowsOf() { return kQueryRope;
 template <> std::span<const Kernel<WindowInsertArgs>> RowsOf() { return kWindowInsert; }
 template <> std::span<const Kernel<CompressArgs>> RowsOf() { return kCompress; }
 template <> std::span<const Kernel<IndexQueryArgs>> RowsOf() { return kIndexQuery; }
+template <> std::span<const Kernel<FusedArgs>> RowsOf() { return kFused; }
 template <> std::span<const Kernel<IndexTopkArgs>> RowsOf() { return kIndexTopk; }
 template <> std::span<const Kernel<SparseAttentionArgs>> RowsOf() { return kSparseAttention; }
 template <> std::span<const Kernel<RouterArgs>> RowsOf() { return kRouter; }
@@ -341,6 +350,7 @@ void Compress(Context& k, const CompressArgs& a) { Dispatch<kCompress>(k, Op::kC
 void IndexQuery(Context& k, const IndexQueryArgs& a) {
   Dispatch<kIndexQuery>(k, Op::kIndexQuery, a);
 }
+void Fused(Context& k, const FusedArgs& a) { Dispatch<kFused>(k, Op::kFused, a); }
 void IndexTopk(Context& k, const IndexTopkArgs& a) { Dispatch<kIndexTopk>(k, Op::kIndexTopk, a); }
 void SparseAttention(Context& k, const SparseAttentionArgs& a) {
   Dispatch<kSparseAttention>(k, Op::kSparseAttention, a);

@@ -45,6 +45,7 @@ enum class Op : uint8_t {
   kWindowInsert,
   kCompress,
   kIndexQuery,
+  kFused,
   kIndexTopk,
   kSparseAttention,
   kRouter,

@@ -1,16 +1,12 @@
 // The attention sub-block (spec/model.md 2.4-2.9).
 #include <cmath>
 
-#include "kernels/compress/op.h"
+#include "kernels/fused/op.h"
 #include "kernels/grouped_linear/op.h"
-#include "kernels/index_query/op.h"
 #include "kernels/index_topk/op.h"
 #include "kernels/linear/op.h"
 #include "kernels/linears/op.h"
-#include "kernels/query_rope/op.h"
-#include "kernels/rms_norm/op.h"
 #include "kernels/sparse_attention/op.h"
-#include "kernels/window_insert/op.h"
 #include "model/forward.h"
 
 namespace seacliff {
@@ -38,20 +34,27 @@ void FirstProjections(Context& k, const AttentionWeights& w, Activations& s) {
   Linears(k, a);
 }
 
-// The step's keys. They stand ahead of the queries' large matrices, which a device loads meanwhile.
+// What becomes of them but for the index head weights: the step's keys, and the norm of the query.
 void StoreKeys(Context& k, const ModelConfig& c, const AttentionWeights& w, const Batch& b,
                const LayerCache& cache, Activations& s) {
   const auto eps = static_cast<float>(c.norm_eps);
-  WindowInsert(k, {s.kv, w.kv_norm, w.frequencies, eps, b, cache.window});
+  FusedArgs a;
+  a.norm = {s.q_low, w.q_norm, eps, s.q_low};
+  a.window = {s.kv, w.kv_norm, w.frequencies, eps, b, cache.window};
   if (w.ratio != 0) {
-    Compress(k, {Rows(s.keys), Rows(s.gates), w.compressor.ape, w.compressor.norm, w.frequencies,
-                 eps, w.ratio, b, cache.state, cache.compressed});
+    a.keys = {Rows(s.keys),     Rows(s.gates),
+              w.compressor.ape, w.compressor.norm,
+              w.frequencies,    eps,
+              w.ratio,          b,
+              cache.state,      cache.compressed};
   }
   if (w.ratio == 4) {
     const CompressorWeights& ic = w.index_compressor;
-    Compress(k, {Rows(s.index_keys), Rows(s.index_gates), ic.ape, ic.norm, w.frequencies, eps,
-                 w.ratio, b, cache.index_state, cache.index});
+    a.index_keys = {
+        Rows(s.index_keys), Rows(s.index_gates), ic.ape, ic.norm, w.frequencies, eps, w.ratio, b,
+        cache.index_state,  cache.index};
   }
+  Fused(k, a);
 }
 
 // Queries, and with ratio 4 the picks of the index's queries.
@@ -59,16 +62,17 @@ void Queries(Context& k, const ModelConfig& c, const AttentionWeights& w, const 
              const LayerCache& cache, Activations& s) {
   const auto eps = static_cast<float>(c.norm_eps);
   const int64_t tokens = b.tokens();
-  RmsNorm(k, {s.q_low, w.q_norm, eps, s.q_low});
   LinearsArgs a;
   a.x = s.q_low;
   a.Add(w.wq_b, true, s.q);
   if (w.ratio == 4) a.Add(w.index_wq_b, true, s.index_q);
   Linears(k, a);
-  QueryRope(k, {s.q.Reshape<3>({tokens, c.heads, c.head_dim}), b.positions, w.frequencies, eps});
-  if (w.ratio != 4) return;
+  FusedArgs rotated;
+  rotated.query = {s.q.Reshape<3>({tokens, c.heads, c.head_dim}), b.positions, w.frequencies, eps};
+  if (w.ratio != 4) return Fused(k, rotated);
   const auto index_q = s.index_q.Reshape<3>({tokens, c.index_heads, c.index_dim});
-  IndexQuery(k, {index_q, b.positions, w.frequencies});
+  rotated.index_query = {index_q, b.positions, w.frequencies};
+  Fused(k, rotated);
   IndexTopk(k, {index_q, s.index_weights, w.ratio, b, cache.index, s.index_picks, s.index_margin});
 }
 

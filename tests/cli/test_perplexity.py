@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 OPS = ("embed mhc_boundary mhc_head rms_norm linear linears grouped_linear query_rope window_insert compress "
-       "index_query index_topk sparse_attention router experts mtp_join sample").split()
+       "index_query fused index_topk sparse_attention router experts mtp_join sample").split()
 STORIES = 8
 
 

@@ -1,9 +1,11 @@
 // Cases, expectation and cost of compress.
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
 #include "kernels/check_table.h"
 #include "kernels/compress/op.h"
+#include "kernels/fused/check_parts.h"
 
 namespace seacliff::compress {
 namespace {
@@ -234,17 +236,16 @@ Expect Expected(const Shape& s, const Setup& u, Allowance a) {
   return all;
 }
 
-void CheckShape(Checker& c, const Shape& s) {
-  Random random = c.NewRandom(s.name);
-  CheckMemory memory(&c.pool());
-  const Setup u = MakeSetup(memory, random, s);
+Prepared<CompressArgs> Prepare(CheckMemory& memory, Random& random, const Shape& s) {
+  const auto setup = std::make_shared<const Setup>(MakeSetup(memory, random, s));
+  const Setup& u = *setup;
   const int64_t tokens = u.batch.all.tokens();
   const auto blocks = static_cast<int64_t>(u.emitted.size());
   Case k;
   k.name = s.name;
   k.parts = tokens;
-  k.read = [&](const Place& at) { return Read(s, u, at); };
-  k.expect = [&](Allowance a) { return Expected(s, u, a); };
+  k.read = [s, setup](const Place& at) { return Read(s, *setup, at); };
+  k.expect = [s, setup](Allowance a) { return Expected(s, *setup, a); };
   // The step's rows and those it leaves in the state; of older rows the half that a block pools.
   int64_t rows = tokens, halves = 0;
   for (int64_t seq = 0; seq < u.batch.all.seqs(); ++seq) {
@@ -256,11 +257,22 @@ void CheckShape(Checker& c, const Shape& s) {
   k.cost.bytes = (rows * u.width + halves * s.dim) * 2 * 4 + blocks * EntryBytes(s.format, s.dim);
   k.cost.flops = blocks * s.dim * (u.overlap * s.ratio * 5 + 8);
   k.real = s.real;
-  c.Run<CompressArgs>(memory, k,
-                      [&](const Place& at, int64_t part) { return ArgsOf(s, u, at, part); });
+  return {k, [s, setup](const Place& at, int64_t part) { return ArgsOf(s, *setup, at, part); }};
+}
+
+void CheckShape(Checker& c, const Shape& s) {
+  Random random = c.NewRandom(s.name);
+  CheckMemory memory(&c.pool());
+  const Prepared<CompressArgs> p = Prepare(memory, random, s);
+  c.Run<CompressArgs>(memory, p.c, p.args);
 }
 
 }  // namespace
+
+Prepared<CompressArgs> PreparePart(CheckMemory& memory, Random& random, int64_t ratio,
+                                   EntryFormat format, const PartShape& s) {
+  return Prepare(memory, random, {"", ratio, s.dim, format, s.sequences, 1, s.real});
+}
 
 void Check(Checker& c) {
   for (const Shape& s : Shapes()) {

@@ -53,6 +53,8 @@ inline bool CudaTakes(const CompressArgs& a) {
   const bool index = a.entries.format == EntryFormat::kIndexFp4 && dim == 128;
   return (kv || index) && a.frequencies.shape[0] == 32;
 }
+constexpr int64_t kFewTokens = 64;  // at most in one launch,
+constexpr int kMaxOwn = 2;          // of so many columns a thread
 void Cuda(Context& k, const CompressArgs& a);
 void Ref(Context& k, const CompressArgs& a);
 }  // namespace compress

@@ -1,5 +1,6 @@
 // Cases, expectation and cost of index_query.
 #include "kernels/check_table.h"
+#include "kernels/fused/check_parts.h"
 #include "kernels/index_query/op.h"
 
 namespace seacliff::index_query {
@@ -32,10 +33,7 @@ constexpr Shape kReal[] = {
     {"flash and pro", int64_t{1} << 40, 64, 128, DType::kBf16, 65535},
 };
 
-void CheckShape(Checker& c, const Shape& s, const std::string& name) {
-  if (!c.Wants(name, s.real)) return;
-  Random random = c.NewRandom(name);
-  CheckMemory memory(&c.pool());
+Prepared<IndexQueryArgs> Prepare(CheckMemory& memory, Random& random, const Shape& s) {
   const auto q = memory.Normals<3>("q", s.dtype, {s.tokens, s.heads, s.dim}, Access::kWrite, random,
                                    s.magnitude);
   const auto positions = memory.Array<int32_t, 1>("positions", {s.tokens}, Access::kRead,
@@ -53,7 +51,7 @@ void CheckShape(Checker& c, const Shape& s, const std::string& name) {
     return IndexQueryArgs{at(q).Rows(part, 1), position, at(frequencies)};
   };
   Case k;
-  k.name = name;
+  k.name = s.name;
   k.parts = s.tokens;
   k.read = [=](const Place& at) {
     std::vector<double> all;
@@ -75,10 +73,25 @@ void CheckShape(Checker& c, const Shape& s, const std::string& name) {
   };
   k.cost = {2 * q.size() * SizeOf(s.dtype), 10 * q.size()};
   k.real = s.real;
-  c.Run<IndexQueryArgs>(memory, k, args);
+  return {k, args};
+}
+
+void CheckShape(Checker& c, const Shape& s, const std::string& name) {
+  if (!c.Wants(name, s.real)) return;
+  Random random = c.NewRandom(name);
+  CheckMemory memory(&c.pool());
+  Prepared<IndexQueryArgs> p = Prepare(memory, random, s);
+  p.c.name = name;
+  c.Run<IndexQueryArgs>(memory, p.c, p.args);
 }
 
 }  // namespace
+
+Prepared<IndexQueryArgs> PreparePart(CheckMemory& memory, Random& random, const PartShape& s) {
+  return Prepare(
+      memory, random,
+      {"", s.tokens(), s.heads, s.dim, DType::kBf16, s.sequences.front().first, 1, s.real});
+}
 
 void Check(Checker& c) {
   for (const Shape& s : kShapes) CheckShape(c, s, s.name);

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "kernels/check_table.h"
+#include "kernels/fused/check_parts.h"
 #include "kernels/query_rope/op.h"
 
 namespace seacliff::query_rope {
@@ -57,10 +58,7 @@ Approx Norm(const Expect& q, DType dtype, Allowance a) {
   return RoundOrNot({root, root * relative}, dtype, a);
 }
 
-void CheckShape(Checker& c, const Shape& s, const std::string& name) {
-  if (!c.Wants(name, s.real)) return;
-  Random random = c.NewRandom(name);
-  CheckMemory memory(&c.pool());
+Prepared<QueryRopeArgs> Prepare(CheckMemory& memory, Random& random, const Shape& s) {
   const auto q = memory.Normals<3>("q", s.dtype, {s.tokens, s.heads, s.head_dim}, Access::kWrite,
                                    random, s.magnitude);
   const auto positions = memory.Array<int32_t, 1>("positions", {s.tokens}, Access::kRead,
@@ -78,7 +76,7 @@ void CheckShape(Checker& c, const Shape& s, const std::string& name) {
     return QueryRopeArgs{at(q).Rows(part, 1), position, at(frequencies), kEps};
   };
   Case k;
-  k.name = name;
+  k.name = s.name;
   k.parts = s.tokens;
   k.read = [=](const Place& at) {
     std::vector<double> all;
@@ -103,10 +101,25 @@ void CheckShape(Checker& c, const Shape& s, const std::string& name) {
   };
   k.cost = {2 * q.size() * SizeOf(s.dtype), 4 * q.size()};
   k.real = s.real;
-  c.Run<QueryRopeArgs>(memory, k, args);
+  return {k, args};
+}
+
+void CheckShape(Checker& c, const Shape& s, const std::string& name) {
+  if (!c.Wants(name, s.real)) return;
+  Random random = c.NewRandom(name);
+  CheckMemory memory(&c.pool());
+  Prepared<QueryRopeArgs> p = Prepare(memory, random, s);
+  p.c.name = name;
+  c.Run<QueryRopeArgs>(memory, p.c, p.args);
 }
 
 }  // namespace
+
+Prepared<QueryRopeArgs> PreparePart(CheckMemory& memory, Random& random, const PartShape& s) {
+  return Prepare(
+      memory, random,
+      {"", s.tokens(), s.heads, s.dim, DType::kBf16, s.sequences.front().first, 1, s.real});
+}
 
 void Check(Checker& c) {
   for (const Shape& s : kShapes) CheckShape(c, s, s.name);

@@ -1,5 +1,6 @@
 // Cases, expectation and cost of rms_norm.
 #include "kernels/check_table.h"
+#include "kernels/fused/check_parts.h"
 #include "kernels/rms_norm/op.h"
 
 namespace seacliff::rms_norm {
@@ -38,10 +39,7 @@ constexpr Shape kReal[] = {
     {"pro dim", 1, 7168, DType::kBf16},
 };
 
-void CheckShape(Checker& c, const Shape& s, const std::string& name) {
-  if (!c.Wants(name, s.real)) return;
-  Random random = c.NewRandom(name);
-  CheckMemory memory(&c.pool());
+Prepared<RmsNormArgs> Prepare(CheckMemory& memory, Random& random, const Shape& s) {
   const Access access = s.in_place ? Access::kWrite : Access::kRead;
   const auto x = memory.Normals<2>("x", s.dtype, {s.tokens, s.dim}, access, random, s.magnitude);
   const auto weight = memory.NormWeights(s.dim, random);
@@ -55,7 +53,7 @@ void CheckShape(Checker& c, const Shape& s, const std::string& name) {
     return RmsNormArgs{at(x).Rows(begin, count), at(weight), kEps, at(out).Rows(begin, count)};
   };
   Case k;
-  k.name = name;
+  k.name = s.name;
   k.parts = s.tokens;
   k.read = [=](const Place& at) {
     std::vector<double> all;
@@ -72,10 +70,24 @@ void CheckShape(Checker& c, const Shape& s, const std::string& name) {
   };
   k.cost = {2 * x.size() * SizeOf(s.dtype) + s.dim * 2, 4 * x.size()};
   k.real = s.real;
-  c.Run<RmsNormArgs>(memory, k, args);
+  return {k, args};
+}
+
+void CheckShape(Checker& c, const Shape& s, const std::string& name) {
+  if (!c.Wants(name, s.real)) return;
+  Random random = c.NewRandom(name);
+  CheckMemory memory(&c.pool());
+  Prepared<RmsNormArgs> p = Prepare(memory, random, s);
+  p.c.name = name;
+  c.Run<RmsNormArgs>(memory, p.c, p.args);
 }
 
 }  // namespace
+
+Prepared<RmsNormArgs> PreparePart(CheckMemory& memory, Random& random, const PartShape& s) {
+  // Not in place where it is timed.
+  return Prepare(memory, random, {"", s.tokens(), s.dim, DType::kBf16, 1, !s.real, s.real});
+}
 
 void Check(Checker& c) {
   for (const Shape& s : kShapes) CheckShape(c, s, s.name);

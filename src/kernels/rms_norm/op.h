@@ -24,6 +24,12 @@ namespace rms_norm {
 bool CpuTakes(const RmsNormArgs& a);  // bf16, dim % 16 == 0
 void Cpu(Context& k, const RmsNormArgs& a);
 inline bool CudaTakes(const RmsNormArgs& a) { return !a.x.exact(); }
+// Whether it is read and written 16 bytes at a time.
+inline bool IsWide(const RmsNormArgs& a) {
+  const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
+  return a.x.shape[1] % 8 == 0 && aligned(a.x.data) && aligned(a.weight.data) &&
+         aligned(a.out.data);
+}
 void Cuda(Context& k, const RmsNormArgs& a);
 void Ref(Context& k, const RmsNormArgs& a);
 }  // namespace rms_norm

@@ -1,5 +1,6 @@
 // Cases, expectation and cost of window_insert.
 #include "kernels/check_table.h"
+#include "kernels/fused/check_parts.h"
 #include "kernels/window_insert/op.h"
 
 namespace seacliff::window_insert {
@@ -28,9 +29,7 @@ std::vector<Shape> Shapes() {
   };
 }
 
-void CheckShape(Checker& c, const Shape& s) {
-  Random random = c.NewRandom(s.name);
-  CheckMemory memory(&c.pool());
+Prepared<WindowInsertArgs> Prepare(CheckMemory& memory, Random& random, const Shape& s) {
   const CheckBatch batch = MakeBatch(memory, random, s.sequences, 128, 0);
   const int64_t tokens = batch.all.tokens();
   const auto kv =
@@ -81,10 +80,21 @@ void CheckShape(Checker& c, const Shape& s) {
   k.cost.bytes = kv.size() * SizeOf(s.dtype) + tokens * EntryBytes(format, s.dim);
   k.cost.flops = 6 * kv.size();
   k.real = s.real;
-  c.Run<WindowInsertArgs>(memory, k, args);
+  return {k, args};
+}
+
+void CheckShape(Checker& c, const Shape& s) {
+  Random random = c.NewRandom(s.name);
+  CheckMemory memory(&c.pool());
+  const Prepared<WindowInsertArgs> p = Prepare(memory, random, s);
+  c.Run<WindowInsertArgs>(memory, p.c, p.args);
 }
 
 }  // namespace
+
+Prepared<WindowInsertArgs> PreparePart(CheckMemory& memory, Random& random, const PartShape& s) {
+  return Prepare(memory, random, {"", s.sequences, s.dim, DType::kBf16, 1, s.real});
+}
 
 void Check(Checker& c) {
   for (const Shape& s : Shapes()) {
