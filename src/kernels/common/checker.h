@@ -106,6 +106,13 @@ struct Case {
 
 inline constexpr int64_t kWhole = -1;
 
+// A case with its arguments in a place: of the whole batch (kWhole) or of one part.
+template <typename Args>
+struct Prepared {
+  Case c;
+  std::function<Args(const Place&, int64_t part)> args;
+};
+
 // Tokens whose outputs are compared: all, or of a real size a few, among them the first and the
 // last.
 std::vector<int64_t> TokensToCheck(int64_t tokens, bool real, Random& random);
@@ -162,6 +169,18 @@ class Checker {
                       }});
     }
     RunRows(memory, c, rows);
+  }
+  // Runs what prepare(memory, random, shape) makes under this name, if it is asked for.
+  template <typename Shape, typename Args>
+  void Run(const Shape& s, const std::string& name,
+           Prepared<Args> (*prepare)(CheckMemory&, Random&, const Shape&)) {
+    if (!Wants(name, s.real)) return;
+    Random random = NewRandom(name);
+    CheckMemory memory(&pool());
+    Prepared<Args> p = prepare(memory, random, s);
+    p.c.name = name;
+    p.c.real = s.real;
+    Run<Args>(memory, p.c, p.args);
   }
 
   const CheckReport& report() const { return report_; }

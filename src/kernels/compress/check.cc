@@ -242,7 +242,6 @@ Prepared<CompressArgs> Prepare(CheckMemory& memory, Random& random, const Shape&
   const int64_t tokens = u.batch.all.tokens();
   const auto blocks = static_cast<int64_t>(u.emitted.size());
   Case k;
-  k.name = s.name;
   k.parts = tokens;
   k.read = [s, setup](const Place& at) { return Read(s, *setup, at); };
   k.expect = [s, setup](Allowance a) { return Expected(s, *setup, a); };
@@ -256,15 +255,7 @@ Prepared<CompressArgs> Prepare(CheckMemory& memory, Random& random, const Shape&
   }
   k.cost.bytes = (rows * u.width + halves * s.dim) * 2 * 4 + blocks * EntryBytes(s.format, s.dim);
   k.cost.flops = blocks * s.dim * (u.overlap * s.ratio * 5 + 8);
-  k.real = s.real;
   return {k, [s, setup](const Place& at, int64_t part) { return ArgsOf(s, *setup, at, part); }};
-}
-
-void CheckShape(Checker& c, const Shape& s) {
-  Random random = c.NewRandom(s.name);
-  CheckMemory memory(&c.pool());
-  const Prepared<CompressArgs> p = Prepare(memory, random, s);
-  c.Run<CompressArgs>(memory, p.c, p.args);
 }
 
 }  // namespace
@@ -275,12 +266,8 @@ Prepared<CompressArgs> PreparePart(CheckMemory& memory, Random& random, int64_t 
 }
 
 void Check(Checker& c) {
-  for (const Shape& s : Shapes()) {
-    if (c.Wants(s.name, s.real)) CheckShape(c, s);
-  }
-  for (const Shape& s : RealShapes(c.RealTokens())) {
-    if (c.Wants(s.name, s.real)) CheckShape(c, s);
-  }
+  for (const Shape& s : Shapes()) c.Run(s, s.name, Prepare);
+  for (const Shape& s : RealShapes(c.RealTokens())) c.Run(s, s.name, Prepare);
 }
 
 }  // namespace seacliff::compress

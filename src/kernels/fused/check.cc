@@ -49,74 +49,62 @@ std::vector<Shape> RealShapes(std::span<const int64_t> counts) {
   return shapes;
 }
 
-// The case of all parts, and their arguments.
-struct Parts {
-  Case c;
-  std::vector<std::function<void(FusedArgs&, const Place&, int64_t)>> args;
+// Adds a part with its outputs, after those there are.
+template <typename Args>
+void Add(Prepared<FusedArgs>& all, std::optional<Args> FusedArgs::*part, const Prepared<Args>& p) {
+  all.args = [=, before = all.args](const Place& at, int64_t i) {
+    FusedArgs a = before(at, i);
+    a.*part = p.args(at, i);
+    return a;
+  };
+  all.c.read = [before = all.c.read, read = p.c.read](const Place& at) {
+    std::vector<double> values = before(at);
+    Append(values, read(at));
+    return values;
+  };
+  all.c.expect = [before = all.c.expect, expect = p.c.expect](Allowance a) {
+    Expect values = before(a);
+    Append(values, expect(a));
+    return values;
+  };
+  all.c.cost.bytes += p.c.cost.bytes;
+  all.c.cost.flops += p.c.cost.flops;
+}
 
-  template <typename Args>
-  void Add(std::optional<Args> FusedArgs::*part, const Prepared<Args>& p) {
-    args.push_back([=](FusedArgs& a, const Place& at, int64_t i) { a.*part = p.args(at, i); });
-    c.read = [before = c.read, read = p.c.read](const Place& at) {
-      std::vector<double> all = before(at);
-      Append(all, read(at));
-      return all;
-    };
-    c.expect = [before = c.expect, expect = p.c.expect](Allowance a) {
-      Expect all = before(a);
-      Append(all, expect(a));
-      return all;
-    };
-    c.cost.bytes += p.c.cost.bytes;
-    c.cost.flops += p.c.cost.flops;
-  }
-};
-
-void CheckShape(Checker& c, const Shape& s) {
-  if (!c.Wants(s.name, s.real)) return;
-  Random random = c.NewRandom(s.name);
-  CheckMemory memory(&c.pool());
-  Parts parts;
-  parts.c.name = s.name;
-  parts.c.read = [](const Place&) { return std::vector<double>(); };
-  parts.c.expect = [](Allowance) { return Expect(); };
+Prepared<FusedArgs> Prepare(CheckMemory& memory, Random& random, const Shape& s) {
   const auto shape = [&](int64_t dim, int64_t heads) {
     return PartShape{s.sequences, dim, heads, s.real};
   };
-  parts.c.parts = shape(0, 0).tokens();
-  parts.c.alone = parts.c.parts <= kCudaTokens;
-  parts.c.real = s.real;
+  Prepared<FusedArgs> all;
+  all.args = [](const Place&, int64_t) { return FusedArgs(); };
+  all.c.read = [](const Place&) { return std::vector<double>(); };
+  all.c.expect = [](Allowance) { return Expect(); };
+  all.c.parts = shape(0, 0).tokens();
+  all.c.alone = all.c.parts <= kCudaTokens;
   if (s.norm_dim != 0) {
-    parts.Add(&FusedArgs::norm, rms_norm::PreparePart(memory, random, shape(s.norm_dim, 0)));
-    parts.Add(&FusedArgs::window, window_insert::PreparePart(memory, random, shape(s.dim, 0)));
+    Add(all, &FusedArgs::norm, rms_norm::PreparePart(memory, random, shape(s.norm_dim, 0)));
+    Add(all, &FusedArgs::window, window_insert::PreparePart(memory, random, shape(s.dim, 0)));
   }
-  if (s.ratio != 0) {
-    parts.Add(&FusedArgs::keys,
-              compress::PreparePart(memory, random, s.ratio, EntryFormat::kKvFp8, shape(s.dim, 0)));
-  }
-  if (s.ratio == 4) {
-    parts.Add(&FusedArgs::index_keys, compress::PreparePart(memory, random, s.ratio,
-                                                            EntryFormat::kIndexFp4, shape(128, 0)));
-  }
+  const auto compressor = [&](EntryFormat format, int64_t dim) {
+    return compress::PreparePart(memory, random, s.ratio, format, shape(dim, 0));
+  };
+  if (s.ratio != 0) Add(all, &FusedArgs::keys, compressor(EntryFormat::kKvFp8, s.dim));
+  if (s.ratio == 4) Add(all, &FusedArgs::index_keys, compressor(EntryFormat::kIndexFp4, 128));
   if (s.heads != 0) {
-    parts.Add(&FusedArgs::query, query_rope::PreparePart(memory, random, shape(s.dim, s.heads)));
+    Add(all, &FusedArgs::query, query_rope::PreparePart(memory, random, shape(s.dim, s.heads)));
   }
   if (s.index_heads != 0) {
-    parts.Add(&FusedArgs::index_query,
-              index_query::PreparePart(memory, random, shape(128, s.index_heads)));
+    Add(all, &FusedArgs::index_query,
+        index_query::PreparePart(memory, random, shape(128, s.index_heads)));
   }
-  c.Run<FusedArgs>(memory, parts.c, [&](const Place& at, int64_t part) {
-    FusedArgs a;
-    for (const auto& add : parts.args) add(a, at, part);
-    return a;
-  });
+  return all;
 }
 
 }  // namespace
 
 void Check(Checker& c) {
-  for (const Shape& s : Shapes()) CheckShape(c, s);
-  for (const Shape& s : RealShapes(c.RealTokens())) CheckShape(c, s);
+  for (const Shape& s : Shapes()) c.Run(s, s.name, Prepare);
+  for (const Shape& s : RealShapes(c.RealTokens())) c.Run(s, s.name, Prepare);
 }
 
 }  // namespace seacliff::fused

@@ -1,19 +1,12 @@
 // The cases of the ops that fused stands for: each op's check.cc makes its own.
 #pragma once
 
-#include <functional>
 #include <vector>
 
 #include "kernels/common/checker.h"
 #include "kernels/fused/op.h"
 
 namespace seacliff {
-
-template <typename Args>
-struct Prepared {
-  Case c;
-  std::function<Args(const Place&, int64_t part)> args;
-};
 
 struct PartShape {
   std::vector<CheckSequence> sequences;

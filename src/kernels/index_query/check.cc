@@ -51,7 +51,6 @@ Prepared<IndexQueryArgs> Prepare(CheckMemory& memory, Random& random, const Shap
     return IndexQueryArgs{at(q).Rows(part, 1), position, at(frequencies)};
   };
   Case k;
-  k.name = s.name;
   k.parts = s.tokens;
   k.read = [=](const Place& at) {
     std::vector<double> all;
@@ -72,17 +71,7 @@ Prepared<IndexQueryArgs> Prepare(CheckMemory& memory, Random& random, const Shap
     return all;
   };
   k.cost = {2 * q.size() * SizeOf(s.dtype), 10 * q.size()};
-  k.real = s.real;
   return {k, args};
-}
-
-void CheckShape(Checker& c, const Shape& s, const std::string& name) {
-  if (!c.Wants(name, s.real)) return;
-  Random random = c.NewRandom(name);
-  CheckMemory memory(&c.pool());
-  Prepared<IndexQueryArgs> p = Prepare(memory, random, s);
-  p.c.name = name;
-  c.Run<IndexQueryArgs>(memory, p.c, p.args);
 }
 
 }  // namespace
@@ -94,8 +83,8 @@ Prepared<IndexQueryArgs> PreparePart(CheckMemory& memory, Random& random, const 
 }
 
 void Check(Checker& c) {
-  for (const Shape& s : kShapes) CheckShape(c, s, s.name);
-  c.ForReal(kReal, [&](const Shape& s, const std::string& name) { CheckShape(c, s, name); });
+  for (const Shape& s : kShapes) c.Run(s, s.name, Prepare);
+  c.ForReal(kReal, [&](const Shape& s, const std::string& name) { c.Run(s, name, Prepare); });
 }
 
 }  // namespace seacliff::index_query

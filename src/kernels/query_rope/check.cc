@@ -76,7 +76,6 @@ Prepared<QueryRopeArgs> Prepare(CheckMemory& memory, Random& random, const Shape
     return QueryRopeArgs{at(q).Rows(part, 1), position, at(frequencies), kEps};
   };
   Case k;
-  k.name = s.name;
   k.parts = s.tokens;
   k.read = [=](const Place& at) {
     std::vector<double> all;
@@ -100,17 +99,7 @@ Prepared<QueryRopeArgs> Prepare(CheckMemory& memory, Random& random, const Shape
     return all;
   };
   k.cost = {2 * q.size() * SizeOf(s.dtype), 4 * q.size()};
-  k.real = s.real;
   return {k, args};
-}
-
-void CheckShape(Checker& c, const Shape& s, const std::string& name) {
-  if (!c.Wants(name, s.real)) return;
-  Random random = c.NewRandom(name);
-  CheckMemory memory(&c.pool());
-  Prepared<QueryRopeArgs> p = Prepare(memory, random, s);
-  p.c.name = name;
-  c.Run<QueryRopeArgs>(memory, p.c, p.args);
 }
 
 }  // namespace
@@ -122,8 +111,8 @@ Prepared<QueryRopeArgs> PreparePart(CheckMemory& memory, Random& random, const P
 }
 
 void Check(Checker& c) {
-  for (const Shape& s : kShapes) CheckShape(c, s, s.name);
-  c.ForReal(kReal, [&](const Shape& s, const std::string& name) { CheckShape(c, s, name); });
+  for (const Shape& s : kShapes) c.Run(s, s.name, Prepare);
+  c.ForReal(kReal, [&](const Shape& s, const std::string& name) { c.Run(s, name, Prepare); });
 }
 
 }  // namespace seacliff::query_rope

@@ -53,7 +53,6 @@ Prepared<RmsNormArgs> Prepare(CheckMemory& memory, Random& random, const Shape& 
     return RmsNormArgs{at(x).Rows(begin, count), at(weight), kEps, at(out).Rows(begin, count)};
   };
   Case k;
-  k.name = s.name;
   k.parts = s.tokens;
   k.read = [=](const Place& at) {
     std::vector<double> all;
@@ -69,17 +68,7 @@ Prepared<RmsNormArgs> Prepare(CheckMemory& memory, Random& random, const Shape& 
     return all;
   };
   k.cost = {2 * x.size() * SizeOf(s.dtype) + s.dim * 2, 4 * x.size()};
-  k.real = s.real;
   return {k, args};
-}
-
-void CheckShape(Checker& c, const Shape& s, const std::string& name) {
-  if (!c.Wants(name, s.real)) return;
-  Random random = c.NewRandom(name);
-  CheckMemory memory(&c.pool());
-  Prepared<RmsNormArgs> p = Prepare(memory, random, s);
-  p.c.name = name;
-  c.Run<RmsNormArgs>(memory, p.c, p.args);
 }
 
 }  // namespace
@@ -90,8 +79,8 @@ Prepared<RmsNormArgs> PreparePart(CheckMemory& memory, Random& random, const Par
 }
 
 void Check(Checker& c) {
-  for (const Shape& s : kShapes) CheckShape(c, s, s.name);
-  c.ForReal(kReal, [&](const Shape& s, const std::string& name) { CheckShape(c, s, name); });
+  for (const Shape& s : kShapes) c.Run(s, s.name, Prepare);
+  c.ForReal(kReal, [&](const Shape& s, const std::string& name) { c.Run(s, name, Prepare); });
 }
 
 }  // namespace seacliff::rms_norm

@@ -56,7 +56,6 @@ Prepared<WindowInsertArgs> Prepare(CheckMemory& memory, Random& random, const Sh
   };
   const std::vector<int64_t> sample = TokensToCheck(tokens, s.real, random);
   Case k;
-  k.name = s.name;
   k.parts = tokens;
   k.read = [=](const Place& at) {
     std::vector<double> all;
@@ -79,15 +78,7 @@ Prepared<WindowInsertArgs> Prepare(CheckMemory& memory, Random& random, const Sh
   };
   k.cost.bytes = kv.size() * SizeOf(s.dtype) + tokens * EntryBytes(format, s.dim);
   k.cost.flops = 6 * kv.size();
-  k.real = s.real;
   return {k, args};
-}
-
-void CheckShape(Checker& c, const Shape& s) {
-  Random random = c.NewRandom(s.name);
-  CheckMemory memory(&c.pool());
-  const Prepared<WindowInsertArgs> p = Prepare(memory, random, s);
-  c.Run<WindowInsertArgs>(memory, p.c, p.args);
 }
 
 }  // namespace
@@ -97,13 +88,11 @@ Prepared<WindowInsertArgs> PreparePart(CheckMemory& memory, Random& random, cons
 }
 
 void Check(Checker& c) {
-  for (const Shape& s : Shapes()) {
-    if (c.Wants(s.name, s.real)) CheckShape(c, s);
-  }
+  for (const Shape& s : Shapes()) c.Run(s, s.name, Prepare);
   for (int64_t tokens : c.RealTokens()) {
     const Shape s = {
         NameOf("flash and pro", tokens), RealSequences(tokens, 70001), 512, DType::kBf16, 1, true};
-    if (c.Wants(s.name, s.real)) CheckShape(c, s);
+    c.Run(s, s.name, Prepare);
   }
 }
 
