@@ -109,7 +109,7 @@ SequencePages CachePlan::Open(const PrefixMatch& match, int64_t tokens,
   snapshots_[static_cast<size_t>(snapshot)].owner = 0;  // wanted twice: kept
   snapshot_order_.Remove(snapshot);
   snapshot_order_.Append(snapshot);
-  copy = RowCopy{slots_.pages() + snapshot, pages.slot};
+  copy = RowCopy{pages.slot, snapshot, match.blocks * kPageTokens, true};
   return pages;
 }
 
@@ -152,10 +152,11 @@ void CachePlan::Commit(const TokenChain& chain, int64_t computed, SequencePages&
   }
 }
 
-std::optional<RowCopy> CachePlan::TakeSnapshot(int64_t computed, bool keep, SequencePages& pages) {
+std::optional<RowCopy> CachePlan::TakeSnapshot(int64_t position, bool keep, SequencePages& pages) {
   if (snapshot_pool_.pages() == 0) return std::nullopt;
-  SC_CHECK(computed > 0 && computed == pages.blocks * kPageTokens);
-  const int32_t page = pages.compressed[static_cast<size_t>(pages.blocks) - 1];
+  const int64_t blocks = position / kPageTokens;
+  SC_CHECK(position % kPageTokens == 0 && blocks > 0 && blocks <= pages.blocks);
+  const int32_t page = pages.compressed[static_cast<size_t>(blocks) - 1];
   if (const int32_t there = index_.snapshot(page); there >= 0) {
     Snapshot& snapshot = snapshots_[static_cast<size_t>(there)];
     if (keep || snapshot.owner != pages.serial) snapshot.owner = 0;
@@ -174,13 +175,14 @@ std::optional<RowCopy> CachePlan::TakeSnapshot(int64_t computed, bool keep, Sequ
   snapshots_[static_cast<size_t>(snapshot)] = {page, keep ? 0 : pages.serial};
   index_.set_snapshot(page, snapshot);
   if (!keep) pages.rolling = snapshot;
-  const int32_t first = FirstSeen(computed);
-  for (int32_t block = first; block < pages.blocks; ++block) {
+  const int32_t first = FirstSeen(position);
+  SC_CHECK(first >= pages.first_window);
+  for (int32_t block = first; block < blocks; ++block) {
     const int32_t held = pages.window[static_cast<size_t>(block)];
     window_.Share(held);
     WindowOf(snapshot)[static_cast<size_t>(block - first)] = held;
   }
-  return RowCopy{pages.slot, slots_.pages() + snapshot};
+  return RowCopy{pages.slot, snapshot, position};
 }
 
 void CachePlan::Close(SequencePages& pages, bool trusted) {

@@ -9,9 +9,10 @@
 // Complete pages whose step is committed enter the prefix index, which holds them too and keeps
 // them when the sequence is gone. A sequence can start at position P, a multiple of 128, of a known
 // prefix if there is a snapshot at P: the window pages that a query at P sees, and the ratio-4 rows
-// as they were when P tokens were computed. At P a block of 128 ends, and blocks of ratio 128 do
-// not overlap, so their rows are not needed; of the ratio-4 rows those of P - 4 .. P - 1 are read
-// (kernels/compress/op.h). What starts at a snapshot computes the same as what starts at 0.
+// of P - 4 .. P - 1. At P a block of 128 ends, and blocks of ratio 128 do not overlap, so their
+// rows are not needed (kernels/compress/op.h). A slot has the rows of the newest boundary of its
+// sequence, and of the one before until 4 tokens short of the next (tensor/state_rows.h), so a
+// sequence need not stop at P. What starts at a snapshot computes the same as what starts at 0.
 //
 // Window pages never run out: a sequence is promised its need when it is let in. Between steps it
 // holds the pages of window - 1 tokens; a step that brings it c tokens adds fewer than c / 128 + 1.
@@ -35,10 +36,11 @@
 
 namespace seacliff {
 
-// Rows of ratio-4 compressors to copy, in order. Numbers below CacheSize::slots are slots of live
-// sequences; snapshot i is slots + i.
+// Ratio-4 rows to copy between the slot of a live sequence and a snapshot at `position`, in order.
 struct RowCopy {
-  int32_t from = 0, to = 0;
+  int32_t slot = 0, snapshot = 0;
+  int64_t position = 0;
+  bool to_slot = false;  // the sequence starts from the snapshot
 };
 
 // What the index has of a prompt.
@@ -89,10 +91,10 @@ class CachePlan {
   // Enters the complete blocks below `computed` into the index. Where one is known already the
   // sequence goes on with the known page.
   void Commit(const TokenChain& chain, int64_t computed, SequencePages& pages);
-  // Takes a snapshot at `computed`, a multiple of 128 with all blocks committed. It replaces the
-  // sequence's last one that was not to be kept. The copy, if any, must be made before the next
-  // step.
-  std::optional<RowCopy> TakeSnapshot(int64_t computed, bool keep, SequencePages& pages);
+  // Takes a snapshot at one of the last two multiples of 128 that the last step reached, all of
+  // whose blocks are committed. It replaces the sequence's last one that was not to be kept. The
+  // copy, if any, must be made before the next step.
+  std::optional<RowCopy> TakeSnapshot(int64_t position, bool keep, SequencePages& pages);
   // Gives everything back; the index keeps its blocks. With `trusted` false those that nobody else
   // has are forgotten.
   void Close(SequencePages& pages, bool trusted = true);

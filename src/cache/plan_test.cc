@@ -173,8 +173,9 @@ TEST(CachePlanTest, StartsBehindASnapshotWithItsPages) {
   std::optional<RowCopy> copy;
   SequencePages pages = plan.Open(match, 1000, copy);
   ASSERT_TRUE(copy.has_value());
-  EXPECT_EQ(copy->to, pages.slot);
-  EXPECT_GE(copy->from, 2);  // behind the slots
+  EXPECT_EQ(copy->slot, pages.slot);
+  EXPECT_EQ(copy->position, 3 * 128);
+  EXPECT_TRUE(copy->to_slot);
   EXPECT_EQ(pages.compressed.size(), 3u);
   EXPECT_EQ(pages.window[0], kNoPage);
   EXPECT_EQ(pages.window[1], kNoPage);

@@ -49,7 +49,7 @@ int64_t EntriesPerUnit(const Storage& storage) {
     case CachePool::kCompressed:
       return kPageTokens / storage.ratio;
     case CachePool::kSlot:
-      return ModelConfig::StateRows(storage.ratio);
+      return StateRows(storage.ratio);
   }
   return 0;
 }
@@ -73,8 +73,9 @@ int64_t StorageEntryBytes(const Storage& storage, const ModelConfig& config, boo
 CacheUnitBytes UnitBytesOf(const ModelConfig& config, bool exact) {
   CacheUnitBytes unit;
   for (const Storage& storage : kStorages) {
-    const int64_t bytes = StorageLayers(storage, config) * EntriesPerUnit(storage) *
-                          StorageEntryBytes(storage, config, exact);
+    const int64_t entry =
+        StorageLayers(storage, config) * StorageEntryBytes(storage, config, exact);
+    const int64_t bytes = EntriesPerUnit(storage) * entry;
     switch (storage.pool) {
       case CachePool::kWindow:
         unit.window_page += bytes;
@@ -84,7 +85,7 @@ CacheUnitBytes UnitBytesOf(const ModelConfig& config, bool exact) {
         break;
       case CachePool::kSlot:
         unit.slot += bytes;
-        if (InSnapshots(storage)) unit.snapshot += bytes;
+        unit.snapshot += EntriesPerSnapshot(storage) * entry;
         break;
     }
   }

@@ -9,6 +9,7 @@
 #include "cache/size.h"
 #include "config/model_config.h"
 #include "tensor/paged_view.h"
+#include "tensor/state_rows.h"
 
 namespace seacliff {
 
@@ -40,9 +41,9 @@ inline constexpr Storage kStorages[] = {
     {"rows_128", 128, CachePool::kSlot, CacheEntry::kKvRow},
 };
 
-// Whether a snapshot has a copy of it (cache/plan.h).
-constexpr bool InSnapshots(const Storage& storage) {
-  return storage.pool == CachePool::kSlot && storage.ratio == 4;
+// Entries of one layer that a snapshot has a copy of (cache/plan.h).
+constexpr int64_t EntriesPerSnapshot(const Storage& storage) {
+  return storage.pool == CachePool::kSlot && storage.ratio == 4 ? kStatePageEnd : 0;
 }
 
 // How many of the model's layers have it (the MTP layers are not counted).

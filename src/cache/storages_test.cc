@@ -24,8 +24,8 @@ ModelConfig Flash() {
 TEST(StoragesTest, FlashCostsWhatTheSpecSays) {
   const CacheUnitBytes unit = UnitBytesOf(Flash(), /*exact=*/false);
   EXPECT_EQ(unit.window_page, 43 * 74752);
-  EXPECT_EQ(unit.slot, 1720320 + 10485760);
-  EXPECT_EQ(unit.snapshot, 1720320);
+  EXPECT_EQ(unit.slot, 4 * 860160 + 10485760);
+  EXPECT_EQ(unit.snapshot, 860160);
   EXPECT_EQ(static_cast<double>(unit.compressed_page) / 128, 3514.25);
 }
 
@@ -37,13 +37,14 @@ TEST(StoragesTest, AgreesWithTheStore) {
     const CacheStore store(config, exact, config.layers, 3, 2, 1, Buffer::Host, 2);
     EXPECT_EQ(store.bytes(), CacheBytes({3, 2, 1, 2}, unit, 0));
     // And a snapshot's rows are all that is copied.
-    int64_t copied = 0;
-    store.CopyRows(0, 2, [&](float* to, const float* from, int64_t bytes) {
-      EXPECT_EQ(reinterpret_cast<std::byte*>(to) - reinterpret_cast<const std::byte*>(from),
-                2 * bytes);
-      copied += bytes;
-    });
-    EXPECT_EQ(copied, unit.snapshot);
+    for (const bool to_slot : {false, true}) {
+      int64_t copied = 0;
+      store.CopyRows({0, 1, 256, to_slot}, [&](float* to, const float* from, int64_t bytes) {
+        EXPECT_NE(to, from);
+        copied += bytes;
+      });
+      EXPECT_EQ(copied, unit.snapshot);
+    }
   }
 }
 

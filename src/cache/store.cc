@@ -25,10 +25,14 @@ CacheStore::CacheStore(const ModelConfig& config, bool exact, int64_t layers, in
     if (ratio != 0) {
       const int64_t page_len = kPageTokens / ratio;
       cache.compressed = Paged(formats.kv, config.head_dim, page_len, compressed_pages);
-      cache.state = State(slots + (ratio == 4 ? snapshots : 0), ratio, config.head_dim);
+      cache.state = Rows(slots, StateRows(ratio), ratio, config.head_dim);
       if (ratio == 4) {
         cache.index = Paged(formats.index, config.index_dim, page_len, compressed_pages);
-        cache.index_state = State(slots + snapshots, ratio, config.index_dim);
+        cache.index_state = Rows(slots, StateRows(ratio), ratio, config.index_dim);
+      }
+      if (ratio == 4 && snapshots > 0) {
+        cache.kept = Rows(snapshots, kStatePageEnd, ratio, config.head_dim);
+        cache.index_kept = Rows(snapshots, kStatePageEnd, ratio, config.index_dim);
       }
     }
     layers_.push_back(cache);
@@ -48,10 +52,10 @@ PagedView CacheStore::Paged(EntryFormat format, int64_t dim, int64_t page_len, i
   return view;
 }
 
-View<float, 4> CacheStore::State(int64_t slots, int64_t ratio, int64_t dim) {
-  const int64_t rows = ModelConfig::StateRows(ratio), width = ModelConfig::Overlap(ratio) * dim;
-  buffers_.push_back(allocate_(slots * rows * 2 * width * 4));
-  return buffers_.back().As<float, 4>({slots, rows, 2, width});
+View<float, 4> CacheStore::Rows(int64_t units, int64_t rows, int64_t ratio, int64_t dim) {
+  const int64_t width = ModelConfig::Overlap(ratio) * dim;
+  buffers_.push_back(allocate_(units * rows * 2 * width * 4));
+  return buffers_.back().As<float, 4>({units, rows, 2, width});
 }
 
 }  // namespace seacliff

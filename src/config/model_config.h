@@ -49,8 +49,6 @@ struct ModelConfig {
   int64_t nope_dim() const { return head_dim - rope_dim; }
   int64_t heads_per_group() const { return heads / o_groups; }
   int64_t mix_dim() const { return (2 + streams) * streams; }
-  // Rows kept by a compressor: the blocks of ratio 4 overlap, so they need two blocks' rows.
-  static int64_t StateRows(int64_t ratio) { return ratio == 4 ? 8 : ratio; }
   // Width multiple of a compressor's projections (2 for the overlapping ratio 4).
   static int64_t Overlap(int64_t ratio) { return ratio == 4 ? 2 : 1; }
 };

@@ -16,6 +16,7 @@
 #include "base/random.h"
 #include "cache/plan.h"
 #include "model/model.h"
+#include "tensor/state_rows.h"
 
 namespace seacliff {
 
@@ -36,7 +37,8 @@ class FakeModel final : public Model {
     window_.resize(static_cast<size_t>(size.window_pages) * kPageTokens);
     blocks_4_.resize(pages * (kPageTokens / 4));
     blocks_128_.resize(pages);
-    rows_4_.resize((slots + static_cast<size_t>(size.snapshots)) * kRows4);
+    rows_4_.resize(slots * kRows4);
+    snapshots_.resize(static_cast<size_t>(size.snapshots) * kStatePageEnd);
     rows_128_.resize(slots * kPageTokens);
   }
 
@@ -95,7 +97,9 @@ class FakeModel final : public Model {
 
   void CopyRows(std::span<const RowCopy> copies) override {
     for (const RowCopy& copy : copies) {
-      std::copy_n(rows_4_.begin() + copy.from * kRows4, kRows4, rows_4_.begin() + copy.to * kRows4);
+      int32_t* live = &rows_4_[static_cast<size_t>(copy.slot * kRows4 + Row4(copy.position - 4))];
+      int32_t* kept = &snapshots_[static_cast<size_t>(copy.snapshot * kStatePageEnd)];
+      std::copy_n(copy.to_slot ? kept : live, kStatePageEnd, copy.to_slot ? live : kept);
     }
     row_copies += static_cast<int64_t>(copies.size());
   }
@@ -117,7 +121,8 @@ class FakeModel final : public Model {
   std::atomic<int64_t> steps{0}, tokens{0}, largest_batch{0}, row_copies{0};
 
  private:
-  static constexpr int64_t kRows4 = 8;  // ModelConfig::StateRows(4)
+  static constexpr int64_t kRows4 = StateRows(4);
+  static int64_t Row4(int64_t position) { return StateRow<int64_t>(4, position); }
 
   static uint64_t Mix(uint64_t hash, uint64_t value) {
     return (hash ^ value) * 0x9E3779B97F4A7C15 + 1;
@@ -149,13 +154,13 @@ class FakeModel final : public Model {
   void Compute(const Batch& batch, int64_t seq, int64_t position, int32_t id) {
     int32_t* rows_4 = &rows_4_[static_cast<size_t>(batch.slots(seq) * kRows4)];
     int32_t* rows_128 = &rows_128_[static_cast<size_t>(batch.slots(seq) * kPageTokens)];
-    rows_4[position % kRows4] = id;
+    rows_4[Row4(position)] = id;
     rows_128[position % kPageTokens] = id;
     Entry(window_, batch.window_pages, seq, position, 1) = id;
     if ((position + 1) % 4 == 0) {
       std::vector<int32_t> ids;
       for (int64_t p = std::max<int64_t>(0, position - 7); p <= position; ++p) {
-        ids.push_back(rows_4[p % kRows4]);
+        ids.push_back(rows_4[Row4(p)]);
       }
       Entry(blocks_4_, batch.compressed_pages, seq, position, 4) = HashOf(ids, 4);
     }
@@ -186,7 +191,8 @@ class FakeModel final : public Model {
   std::vector<float> logits_;
   std::vector<int32_t> window_;                  // [window pages, 128]
   std::vector<uint64_t> blocks_4_, blocks_128_;  // [compressed pages, 32], [compressed pages]
-  std::vector<int32_t> rows_4_, rows_128_;       // [slots and snapshots, 8], [slots, 128]
+  std::vector<int32_t> rows_4_, rows_128_;       // [slots, kRows4], [slots, 128]
+  std::vector<int32_t> snapshots_;               // [snapshots, 4]
 };
 
 }  // namespace seacliff

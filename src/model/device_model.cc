@@ -189,12 +189,10 @@ class DeviceModel : public Model {
   bool runs_ahead() const override { return true; }
 
   void CopyRows(std::span<const RowCopy> copies) override {
-    // The spare slot lies between the slots and the snapshots.
-    const auto row = [this](int64_t id) { return id < spare_.slot ? id : id + 1; };
     for (const RowCopy& copy : copies) {
-      cache_->CopyRows(
-          row(copy.from), row(copy.to),
-          [this](float* to, const float* from, int64_t bytes) { device_->Copy(to, from, bytes); });
+      cache_->CopyRows(copy, [this](float* to, const float* from, int64_t bytes) {
+        device_->Copy(to, from, bytes);
+      });
     }
   }
 

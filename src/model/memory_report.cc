@@ -59,7 +59,7 @@ std::string CacheLines(const MemoryRequest& request, const MemoryPlan& plan) {
     const int64_t unit = layers * EntriesPerUnit(storage) *
                          StorageEntryBytes(storage, request.config, request.exact);
     const CacheSize& size = plan.cache.size;
-    int64_t units = size.slots;
+    int64_t units = size.slots, snapshots = 0;
     std::string how;
     switch (storage.pool) {
       case CachePool::kWindow:
@@ -71,15 +71,16 @@ std::string CacheLines(const MemoryRequest& request, const MemoryPlan& plan) {
         how = PerToken(unit);
         break;
       case CachePool::kSlot:
-        how = fmt::format("{} sequences", Grouped(units));
-        if (InSnapshots(storage)) {
-          units += size.snapshots;
-          how += fmt::format(" and {} snapshots", Grouped(size.snapshots));
+        how = fmt::format("{} sequences of {} B", Grouped(units), Grouped(unit));
+        if (const int64_t entries = EntriesPerSnapshot(storage); entries > 0) {
+          const int64_t each = unit / EntriesPerUnit(storage) * entries;
+          snapshots = size.snapshots * each;
+          how += fmt::format(", {} snapshots of {} B", Grouped(size.snapshots), Grouped(each));
         }
-        how += fmt::format(" of {} B", Grouped(unit));
         break;
     }
-    text += Line(fmt::format("  {}", storage.name), (units + plan.spare) * unit, how);
+    const int64_t bytes = (units + plan.spare) * unit + snapshots;
+    text += Line(fmt::format("  {}", storage.name), bytes, how);
   }
   return text;
 }

@@ -80,7 +80,7 @@ class HostModel : public Model {
 
   void CopyRows(std::span<const RowCopy> copies) override {
     for (const RowCopy& copy : copies) {
-      cache_.CopyRows(copy.from, copy.to, [](float* to, const float* from, int64_t bytes) {
+      cache_.CopyRows(copy, [](float* to, const float* from, int64_t bytes) {
         std::memcpy(to, from, static_cast<size_t>(bytes));
       });
     }

@@ -103,8 +103,10 @@ std::vector<std::byte> EncodeCommand(const RankCommand& command) {
   w.Put(command.next_ids);
   w.Put(static_cast<int64_t>(command.copies.size()));
   for (const RowCopy& copy : command.copies) {
-    w.Put(copy.from);
-    w.Put(copy.to);
+    w.Put(copy.slot);
+    w.Put(copy.snapshot);
+    w.Put(copy.position);
+    w.Put(copy.to_slot ? 1 : 0);
   }
   return w.Take();
 }
@@ -119,8 +121,11 @@ Status DecodedCommand::Decode(std::vector<std::byte> bytes) {
   r.Get(command_.next_ids);
   copies_.clear();
   for (int64_t left = r.Number(); left > 0 && r.ok(); --left) {
-    const auto from = static_cast<int32_t>(r.Number());
-    copies_.push_back({from, static_cast<int32_t>(r.Number())});
+    RowCopy& copy = copies_.emplace_back();
+    copy.slot = static_cast<int32_t>(r.Number());
+    copy.snapshot = static_cast<int32_t>(r.Number());
+    copy.position = r.Number();
+    copy.to_slot = r.Number() != 0;
   }
   const bool known = kind >= 0 && kind <= static_cast<int64_t>(RankCommand::Kind::kStop);
   if (!r.done() || !known) return InvalidArgument("node 0 sent what is no command");

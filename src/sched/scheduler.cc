@@ -12,9 +12,6 @@
 namespace seacliff {
 namespace {
 
-// A chunk that need not end anywhere ends at a block boundary if this leaves out at most one part
-// in so many of it.
-constexpr int64_t kRoundingCost = 8;
 // Such a part of snapshot_every is what snapshots may come early, so that a chunk that ends there
 // is not followed by a short one.
 constexpr int64_t kEarly = 4;
@@ -40,7 +37,7 @@ Scheduler::Scheduler(const SchedulerOptions& options)
   prompts_.reserve(seqs);
   planned_sequences_.reserve(seqs);
   outcomes_.reserve(seqs);
-  copies_.reserve(seqs);
+  copies_.reserve(2 * seqs);
 }
 
 Status Scheduler::Add(Sequence sequence) {
@@ -106,27 +103,23 @@ int64_t Scheduler::Earliest(int64_t position) const {
   return (position + every - 1) / every * every - every / kEarly;
 }
 
-// Where the next chunk must end at the latest.
+// Where the next chunk must end at the latest. The prompt's last boundaries need no stop: the step
+// that ends it leaves what snapshots there need.
 int64_t Scheduler::NextStop(const Sequence& sequence) const {
   const auto tokens = static_cast<int64_t>(sequence.tokens.size());
   if (cache_.snapshots().pages() == 0) return tokens;
   const int64_t every = options_.snapshot_every;
   int64_t stop = (sequence.computed / every + 1) * every;
   if (sequence.kept >= Earliest(stop)) stop += every;
-  stop = std::min(stop, tokens);
-  const auto stop_at = [&](int64_t position) {
-    if (position > sequence.computed) stop = std::min(stop, position);
-  };
-  stop_at(LastBoundary(tokens));
-  for (const int64_t branch : sequence.branches) stop_at(branch);
-  return stop;
+  for (const int64_t branch : sequence.branches) {
+    if (branch > sequence.computed) stop = std::min(stop, branch);
+  }
+  return stop < LastBoundary(tokens) ? stop : tokens;
 }
 
-// Whether a snapshot there will be used again, as far as one can know.
-bool Scheduler::IsWanted(const Sequence& sequence, int64_t position) const {
-  const int64_t early = Earliest(position);
+// Whether other prompts are likely to start there.
+bool Scheduler::IsStart(const Sequence& sequence, int64_t position) const {
   return position == LastBoundary(sequence.prompt_len) ||
-         (position >= early && sequence.kept < early) ||
          std::find(sequence.branches.begin(), sequence.branches.end(), position) !=
              sequence.branches.end();
 }
@@ -209,11 +202,6 @@ void Scheduler::PlanPrompts(int64_t budget) {
 }
 
 void Scheduler::BringChunk(Sequence& sequence, int64_t tokens) {
-  const int64_t end = sequence.computed + tokens, boundary = end / kPageTokens * kPageTokens;
-  if (tokens < Reach(sequence) && boundary > sequence.computed &&
-      (end - boundary) * kRoundingCost <= tokens) {
-    tokens = boundary - sequence.computed;
-  }
   while (!Extend(sequence, sequence.computed + tokens)) {
     if (PreemptFor(sequence)) continue;
     const int64_t pages =
@@ -321,25 +309,29 @@ void Scheduler::CommitOne(Sequence& sequence, const SequenceStep& step,
     }
     if (outcome.finish != Finish::kNone) break;
   }
-  KeepPrefix(sequence);
+  KeepPrefix(sequence, step.first_position);
   if (outcome.finish == Finish::kNone) cache_.Trim(sequence.computed, sequence.pages);
   outcomes_.push_back(outcome);
 }
 
-// What is computed becomes known, and a boundary that the sequence stopped at becomes a place to
-// start from.
-void Scheduler::KeepPrefix(Sequence& sequence) {
+// What is computed becomes known. The newest boundary that the step reached becomes a place to
+// start from, and so does the one before it if that is wanted: a prompt may end where a block does.
+void Scheduler::KeepPrefix(Sequence& sequence, int64_t from) {
   // Accepted tokens behind a stop were computed, but are not part of it.
-  const auto tokens = static_cast<int64_t>(sequence.tokens.size());
-  const int64_t computed = sequence.computed;
+  const int64_t end = std::min(sequence.computed, static_cast<int64_t>(sequence.tokens.size()));
   ExtendHashes(sequence.salt, sequence.tokens, sequence.hashes);
-  cache_.Commit(sequence.chain(), std::min(computed, tokens), sequence.pages);
-  if (computed % kPageTokens != 0 || computed > tokens) return;
-  const bool wanted = IsWanted(sequence, computed);
-  if (const auto copy = cache_.TakeSnapshot(computed, wanted, sequence.pages)) {
-    copies_.push_back(*copy);
-  }
-  if (wanted) sequence.kept = computed;
+  cache_.Commit(sequence.chain(), end, sequence.pages);
+  const auto take = [&](int64_t position, bool wanted) {
+    if (const auto copy = cache_.TakeSnapshot(position, wanted, sequence.pages)) {
+      copies_.push_back(*copy);
+    }
+    if (wanted) sequence.kept = position;
+  };
+  const int64_t newest = end / kPageTokens * kPageTokens, before = newest - kPageTokens;
+  if (before > from && IsStart(sequence, before)) take(before, true);
+  if (newest <= from) return;
+  const int64_t early = Earliest(newest);
+  take(newest, IsStart(sequence, newest) || (newest >= early && sequence.kept < early));
 }
 
 void Scheduler::RemoveFinished() {

@@ -28,9 +28,9 @@
 // short for whoever comes meanwhile. They are not counted.
 //
 // Snapshots are taken where they will be wanted: at the last block boundary of a prompt, where
-// prompts branch, and every kSnapshotEvery tokens; chunks end there. The last ones may come a
-// quarter of that earlier, where a chunk ends. Besides, every sequence keeps one at the newest
-// boundary that it stopped at; the last of an answer stays.
+// prompts branch, and every kSnapshotEvery tokens. Chunks end at the last two; those of the last
+// kind may come a quarter earlier, at the boundary before a chunk's end. Besides, every sequence
+// keeps one at the newest boundary that it passed; the last of an answer stays.
 #pragma once
 
 #include <array>
@@ -139,7 +139,7 @@ class Scheduler {
   int64_t available() const { return cache_.available() - withheld_; }
   int64_t Earliest(int64_t position) const;
   int64_t NextStop(const Sequence& sequence) const;
-  bool IsWanted(const Sequence& sequence, int64_t position) const;
+  bool IsStart(const Sequence& sequence, int64_t position) const;
   int64_t Reach(const Sequence& sequence) const;
   bool Extend(Sequence& sequence, int64_t tokens);
   bool Paces() const;
@@ -148,7 +148,7 @@ class Scheduler {
   void BringChunk(Sequence& sequence, int64_t tokens);
   void Bring(Sequence& sequence, int64_t tokens);
   void CommitOne(Sequence& sequence, const SequenceStep& step, const SampledTokens& sampled);
-  void KeepPrefix(Sequence& sequence);
+  void KeepPrefix(Sequence& sequence, int64_t from);
   void RemoveFinished();
 
   SchedulerOptions options_;

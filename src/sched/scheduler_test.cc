@@ -91,7 +91,7 @@ TEST(SchedulerTest, APromptThatIsScoredGetsTheRowsThatAreLeft) {
   int64_t rows = 0;
   for (int step = 0; rows < 199; ++step) {
     const StepPlan& plan = scheduler.Plan();
-    ASSERT_EQ(plan.logits, rows == 126 ? 3 : 4) << step;  // a decode has one; 128 is a boundary
+    ASSERT_EQ(plan.logits, rows == 198 ? 3 : 4) << step;  // the decode's and the prompt's own
     ASSERT_EQ(plan.steps[1].first_position, rows);
     rows += plan.steps[1].prompt_logits;
     CommitAll(scheduler, plan, 5);
@@ -286,18 +286,31 @@ TEST(SchedulerTest, ChunksEndWhereSnapshotsAreWanted) {
   options.snapshot_every = 512;
   Scheduler scheduler(options);
   ASSERT_TRUE(scheduler.Add(MakeSequence(1, 1300, 1)).ok());
-  EXPECT_EQ(ChunkStarts(scheduler), (std::vector<int64_t>{0, 512, 1024, 1280}));
+  EXPECT_EQ(ChunkStarts(scheduler), (std::vector<int64_t>{0, 512, 1024}));
   EXPECT_EQ(scheduler.cache().snapshots().used(), 3);
 }
 
 TEST(SchedulerTest, ASnapshotIsTakenALittleEarlyRatherThanAfterAShortChunk) {
-  SchedulerOptions options = Caching(2, 1000);  // chunks of 896
+  SchedulerOptions options = Caching(2, 1000);
   options.snapshot_every = 2048;
   Scheduler scheduler(options);
   ASSERT_TRUE(scheduler.Add(MakeSequence(1, 4000, 1)).ok());
-  EXPECT_EQ(ChunkStarts(scheduler), (std::vector<int64_t>{0, 896, 1792, 2688, 3584, 3968}));
-  // Two of them, and the last block.
-  EXPECT_EQ(scheduler.cache().snapshots().used(), 3);
+  EXPECT_EQ(ChunkStarts(scheduler), (std::vector<int64_t>{0, 1000, 2000, 3000}));
+  // At 1920, and at 3968, the last block boundary.
+  EXPECT_EQ(scheduler.cache().snapshots().used(), 2);
+}
+
+TEST(SchedulerTest, APromptInOneStepLeavesASnapshotAtItsLastBoundary) {
+  for (const int64_t length : {129, 255, 256, 257, 300}) {
+    Scheduler scheduler(Caching(2, 400));
+    ASSERT_TRUE(scheduler.Add(MakeSequence(1, length, 1)).ok());
+    EXPECT_EQ(ChunkStarts(scheduler), std::vector<int64_t>{0}) << length;
+    // The same prompt finds all but its last tokens, a longer one all whole blocks.
+    ASSERT_TRUE(scheduler.Add(MakeSequence(2, length, 1)).ok());
+    EXPECT_EQ(ChunkStarts(scheduler)[0], (length - 1) / 128 * 128) << length;
+    ASSERT_TRUE(scheduler.Add(MakeSequence(3, length + 1, 1)).ok());
+    EXPECT_EQ(ChunkStarts(scheduler)[0], length / 128 * 128) << length;
+  }
 }
 
 TEST(SchedulerTest, ATurnComputesItsNewTokensAndOneBlockMore) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "sched/scheduler.h"
+#include "tensor/state_rows.h"
 
 namespace seacliff {
 
@@ -29,12 +30,17 @@ class SimulatedMemory {
       : window_tokens_(window),
         window_(static_cast<size_t>(size.window_pages)),
         compressed_(static_cast<size_t>(size.compressed_pages)),
-        rows_4_(static_cast<size_t>(size.slots + size.snapshots)),
+        rows_4_(static_cast<size_t>(size.slots * StateRows(4))),
+        snapshots_(static_cast<size_t>(size.snapshots * kStatePageEnd)),
         rows_128_(static_cast<size_t>(size.slots)) {}
 
   void Copy(std::span<const RowCopy> copies) {
     for (const RowCopy& copy : copies) {
-      rows_4_.at(static_cast<size_t>(copy.to)) = rows_4_.at(static_cast<size_t>(copy.from));
+      for (int64_t i = 0; i < kStatePageEnd; ++i) {
+        uint64_t& live = Row4(copy.slot, copy.position - kStatePageEnd + i);
+        uint64_t& kept = snapshots_.at(static_cast<size_t>(copy.snapshot * kStatePageEnd + i));
+        (copy.to_slot ? live : kept) = copy.to_slot ? kept : live;
+      }
     }
   }
 
@@ -43,15 +49,16 @@ class SimulatedMemory {
     const int64_t first = step.first_position;
     const int64_t end = first + static_cast<int64_t>(step.ids.size());
     const auto prefix = [&](int64_t n) { return prefixes[static_cast<size_t>(n)]; };
-    uint64_t& rows_4 = rows_4_[static_cast<size_t>(step.slot())];
     uint64_t& rows_128 = rows_128_[static_cast<size_t>(step.slot())];
-    if (first > 0) {
-      ASSERT_EQ(rows_4, prefix(first));
+    // The block at hand and the one before it; a row knows the prefix that ends there.
+    for (int64_t p = std::max<int64_t>(0, first / 4 * 4 - 4); p < first; ++p) {
+      ASSERT_EQ(Row4(step.slot(), p), prefix(p + 1));
     }
+    for (int64_t p = first; p < end; ++p) Row4(step.slot(), p) = prefix(p + 1);
     if (first % kPageTokens != 0) {
       ASSERT_EQ(rows_128, prefix(first));
     }
-    rows_4 = rows_128 = prefix(end);
+    rows_128 = prefix(end);
     const int64_t seen = std::max<int64_t>(0, first - window_tokens_ + 1);
     for (int64_t begin = 0; begin < end; begin += kPageTokens) {
       const auto page = static_cast<size_t>(begin / kPageTokens);
@@ -73,8 +80,12 @@ class SimulatedMemory {
   }
 
  private:
+  uint64_t& Row4(int64_t slot, int64_t position) {
+    return rows_4_.at(static_cast<size_t>(slot * StateRows(4) + StateRow<int64_t>(4, position)));
+  }
+
   int64_t window_tokens_;
-  std::vector<uint64_t> window_, compressed_, rows_4_, rows_128_;
+  std::vector<uint64_t> window_, compressed_, rows_4_, snapshots_, rows_128_;
 };
 
 // How a run is set up; the rest is drawn at random.

@@ -37,6 +37,13 @@ TEST_P(PrefixNumerics, AHitChangesNoBit) {
   EXPECT_EQ(cold_turn.logits, warm_turn.logits);
   driver.Forget();
   EXPECT_EQ(driver.Ask(cousin, 5).logits, warm_cousin.logits);
+
+  // A prompt that ends where a block does starts a block earlier the second time.
+  const std::vector<int32_t> whole = RandomIds(random, driver.vocab(), 384);
+  const PrefixAnswer cold_whole = driver.Ask(whole, 9);
+  const PrefixAnswer warm_whole = driver.Ask(whole, 9);
+  EXPECT_EQ(warm_whole.cached, 256);
+  EXPECT_EQ(warm_whole.logits, cold_whole.logits);
 }
 
 // What issue B allows, at 4 K tokens of the demo model: two conversations that alternate, then an

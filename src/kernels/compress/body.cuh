@@ -26,7 +26,6 @@ struct Params {
   int64_t pages_stride;
   float* state;
   int64_t slot_stride, row_stride, gate_offset;
-  int32_t state_rows;
   std::byte* entries;
   int64_t page_bytes, page_count;
   int32_t page_len, row_bytes, scale_bytes;  // of an entry's values and of its scales
@@ -69,7 +68,6 @@ inline Params ParamsOf(const CompressArgs& a, uint32_t* tickets) {
           a.state.stride[0],
           a.state.stride[1],
           a.state.stride[2],
-          static_cast<int32_t>(a.state.shape[1]),
           a.entries.data,
           a.entries.page_bytes(),
           a.entries.pages,
@@ -89,6 +87,11 @@ __host__ __device__ constexpr int64_t SharedBytes(int64_t parts, int64_t dim) {
   return parts * dim * static_cast<int64_t>(sizeof(Pooled)) + (dim + kWarp) * 4;
 }
 
+// Where a position's row is kept for later blocks.
+__device__ inline float* RowOf(const Params& a, int32_t position, int64_t slot) {
+  return a.state + slot * a.slot_stride + StateRow(a.ratio, position) * a.row_stride;
+}
+
 // ---- load ----
 
 // Members [low, high) of one column. first_position and first_token are the sequence's in the step;
@@ -98,7 +101,6 @@ __device__ inline Pooled Pool(const Params& a, int32_t low, int32_t high, int32_
   // A member of the block before gives its first half, one of the block itself its last.
   const int last = a.width - a.dim + column;
   Pooled pooled = {-INFINITY, 0, 0};
-  int32_t kept = low % a.state_rows;  // where a member is or would be kept
   for (int32_t from = low; from < high; from += kBatch) {
     // Addresses are chosen, not branches taken, so that all loads are on their way together.
     float keys[kBatch], gates[kBatch], apes[kBatch], top = pooled.top;
@@ -108,12 +110,11 @@ __device__ inline Pooled Pool(const Params& a, int32_t low, int32_t high, int32_
       const bool here = p >= first_position;
       const int c = p < begin ? column : last;
       const int64_t token = first_token + p - first_position;
-      const float* row = a.state + slot * a.slot_stride + int64_t{kept} * a.row_stride + c;
+      const float* row = RowOf(a, p, slot) + c;
       const int32_t place = p < begin ? p - begin + a.ratio : p - begin;  // p mod ratio
       keys[i] = *(here ? a.keys + token * a.key_stride + c : row);
       gates[i] = *(here ? a.gates + token * a.gate_stride + c : row + a.gate_offset);
       apes[i] = here ? a.ape[place * a.ape_stride + c] : 0;
-      if (from + i + 1 < high) kept = kept + 1 == a.state_rows ? 0 : kept + 1;
     }
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
@@ -199,11 +200,6 @@ __device__ inline void StoreIndex(const Params& a, const float* row, std::byte* 
 
 // ---- what a block does ----
 
-// Where a position's row is kept for later blocks.
-__device__ inline float* RowOf(const Params& a, int32_t position, int64_t slot) {
-  return a.state + slot * a.slot_stride + position % a.state_rows * a.row_stride;
-}
-
 // All threads of a block.
 __device__ inline void KeepRow(const Params& a, int64_t token, int32_t position, int64_t slot) {
   float* row = RowOf(a, position, slot);
@@ -275,8 +271,11 @@ __device__ inline void Emit(const Params& a, int64_t token, std::byte* shared) {
         row_of_token[a.gate_offset + c] = own_gates[i];
       }
     } else if (LastOf(a.tickets + seq, static_cast<uint32_t>(end_token - first_token))) {
-      for (int64_t t = max(first_token, end_token - a.state_rows); t < end_token; ++t) {
-        KeepRow(a, t, a.positions[t], slot_of_seq);
+      const int32_t count = static_cast<int32_t>(end_token - first_token);
+      for (int32_t i = 0; i < count; ++i) {
+        const int32_t p = first_position + i;
+        if (!KeepsState(a.ratio, p, first_position + count - 1)) continue;
+        KeepRow(a, first_token + i, p, slot_of_seq);
       }
     }
   }

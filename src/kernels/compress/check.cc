@@ -38,6 +38,9 @@ std::vector<Shape> Shapes() {
       {"ratio 128, dim 512", 128, 512, kv, {{127, 1}, {383, 2}, {5, 1}}},
       {"ratio 4, dim 512", 4, 512, kv, {{3, 1}, {7, 1}, {12, 1}, {1, 6}, {4091, 1}}},
       {"ratio 4, long chunk", 4, 128, index, {{2, 75}, {61, 33}}},
+      // The last block of a page has a place of its own, for two pages.
+      {"ratio 4, page ends", 4, 128, index, {{120, 20}, {128, 4}, {254, 3}, {383, 2}}},
+      {"ratio 4, three pages", 4, 128, kv, {{100, 420}, {127, 258}}},
       {"sharp gates", 4, 128, kv, {{3, 10}}, 60},
       {"far", 4, 128, index, {{1048571, 5}}},
       {"empty sequences only", 4, 128, kv, {{3, 0}, {8, 0}}},
@@ -92,7 +95,7 @@ Approx PoolColumn(const History& h, int64_t from, int64_t to, int64_t begin, int
 // The arguments of a case, and what its blocks are made of.
 struct Setup {
   CheckBatch batch;
-  int64_t overlap, width, state_rows;
+  int64_t overlap, width;
   View<float, 2> keys, gates;
   View<float, 2> ape;
   View<const Bf16, 1> weight;
@@ -103,12 +106,16 @@ struct Setup {
   std::vector<Entry> emitted;
 };
 
-// Positions of a sequence whose rows the step leaves in the state.
-struct Kept {
-  int64_t begin, end;
-  Kept(const CheckSequence& q, int64_t state_rows)
-      : begin(std::max(q.first, q.first + q.count - state_rows)), end(q.first + q.count) {}
-};
+// Positions of a sequence whose rows the step leaves in the state: the last one of each place.
+std::vector<int64_t> Kept(const CheckSequence& q, int64_t ratio) {
+  std::vector<int64_t> kept;
+  for (int64_t p = q.first; p < q.first + q.count; ++p) {
+    const int64_t place = StateRow(ratio, p);
+    std::erase_if(kept, [&](int64_t other) { return StateRow(ratio, other) == place; });
+    kept.push_back(p);
+  }
+  return kept;
+}
 
 // Makes a sequence's past and its tokens of the step, and notes what may be written.
 void FillSequence(CheckMemory& memory, Random& random, const Shape& s, int64_t seq, Setup& u) {
@@ -131,17 +138,16 @@ void FillSequence(CheckMemory& memory, Random& random, const Shape& s, int64_t s
         const double sum = static_cast<double>(gate) + u.ape(p % s.ratio, i);
         g[i] = {sum, std::fabs(sum) * 0x1p-23};
       } else if (to > from) {
-        u.state(slot, p % u.state_rows, 0, i) = key;
-        u.state(slot, p % u.state_rows, 1, i) = gate;
+        u.state(slot, StateRow(s.ratio, p), 0, i) = key;
+        u.state(slot, StateRow(s.ratio, p), 1, i) = gate;
         g[i] = {gate, 0};
       }
     }
     h.k.push_back(std::move(k));
     h.g.push_back(std::move(g));
   }
-  const Kept kept(s.sequences[seq], u.state_rows);
-  for (int64_t p = kept.begin; p < kept.end; ++p) {
-    memory.MayWrite(&u.state(slot, p % u.state_rows, 0, 0), 2 * u.width * 4);
+  for (const int64_t p : Kept(s.sequences[seq], s.ratio)) {
+    memory.MayWrite(&u.state(slot, StateRow(s.ratio, p), 0, 0), 2 * u.width * 4);
   }
   for (int64_t j = from; j < to; ++j) {
     const int64_t page = b.compressed_pages(seq, j * s.ratio / kPageTokens);
@@ -156,7 +162,6 @@ Setup MakeSetup(CheckMemory& memory, Random& random, const Shape& s) {
   u.batch = MakeBatch(memory, random, s.sequences, 128, 0);
   u.overlap = s.ratio == 4 ? 2 : 1;
   u.width = u.overlap * s.dim;
-  u.state_rows = u.overlap * s.ratio;
   // Keys and gates lie side by side, with poison between the rows.
   const int64_t tokens = u.batch.all.tokens(), stride = 2 * u.width + 5;
   u.keys = memory.Array<float, 2>("rows", {std::max<int64_t>(tokens, 1), stride}, Access::kRead);
@@ -167,8 +172,8 @@ Setup MakeSetup(CheckMemory& memory, Random& random, const Shape& s) {
                                  [&](int64_t) { return random.Normal(); });
   u.weight = memory.NormWeights(s.dim, random);
   u.frequencies = memory.Frequencies(160000);
-  u.state =
-      memory.Array<float, 4>("state", {u.batch.slots, u.state_rows, 2, u.width}, Access::kUpdate);
+  u.state = memory.Array<float, 4>("state", {u.batch.slots, StateRows(s.ratio), 2, u.width},
+                                   Access::kUpdate);
   u.entries = memory.Pages("entries", s.format, s.dim, kPageTokens / s.ratio,
                            u.batch.compressed_pages, Access::kUpdate);
   for (int64_t seq = 0; seq < u.batch.all.seqs(); ++seq) FillSequence(memory, random, s, seq, u);
@@ -196,9 +201,8 @@ std::vector<double> Read(const Shape& s, const Setup& u, const Place& at) {
     all.insert(all.end(), entry.begin(), entry.end());
   }
   for (int64_t seq = 0; seq < u.batch.all.seqs(); ++seq) {
-    const Kept kept(s.sequences[seq], u.state_rows);
-    for (int64_t p = kept.begin; p < kept.end; ++p) {
-      const float* row = &at(u.state)(u.batch.all.slots(seq), p % u.state_rows, 0, 0);
+    for (const int64_t p : Kept(s.sequences[seq], s.ratio)) {
+      const float* row = &at(u.state)(u.batch.all.slots(seq), StateRow(s.ratio, p), 0, 0);
       all.insert(all.end(), row, row + 2 * u.width);
     }
   }
@@ -227,8 +231,7 @@ Expect Expected(const Shape& s, const Setup& u, Allowance a) {
   }
   for (int64_t seq = 0; seq < u.batch.all.seqs(); ++seq) {
     const History& h = u.histories[seq];
-    const Kept kept(s.sequences[seq], u.state_rows);
-    for (int64_t p = kept.begin; p < kept.end; ++p) {
+    for (const int64_t p : Kept(s.sequences[seq], s.ratio)) {
       Append(all, h.k[p - h.first]);
       Append(all, h.g[p - h.first]);
     }
@@ -248,9 +251,8 @@ Prepared<CompressArgs> Prepare(CheckMemory& memory, Random& random, const Shape&
   // The step's rows and those it leaves in the state; of older rows the half that a block pools.
   int64_t rows = tokens, halves = 0;
   for (int64_t seq = 0; seq < u.batch.all.seqs(); ++seq) {
-    const Kept kept(s.sequences[seq], u.state_rows);
     const auto [first, count] = s.sequences[seq];
-    rows += kept.end - kept.begin;
+    rows += static_cast<int64_t>(Kept(s.sequences[seq], s.ratio).size());
     if ((first + count) / s.ratio > first / s.ratio) halves += first - u.histories[seq].first;
   }
   k.cost.bytes = (rows * u.width + halves * s.dim) * 2 * 4 + blocks * EntryBytes(s.format, s.dim);

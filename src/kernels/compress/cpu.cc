@@ -34,7 +34,7 @@ struct Rows {
       const int64_t token = first_token + position - first_position;
       return {&a.keys(token, column), &a.gates(token, column), &a.ape(position % a.ratio, column)};
     }
-    const int64_t row = position % a.state.shape[1];
+    const int64_t row = StateRow(a.ratio, position);
     return {&a.state(slot, row, 0, column), &a.state(slot, row, 1, column), zeros};
   }
 };
@@ -117,11 +117,12 @@ void Emit(const Rows& rows, int64_t seq, int64_t block, Work& w) {
 // Leaves the last rows of the step for later blocks.
 void Keep(const Rows& rows, int64_t after) {
   const CompressArgs& a = rows.a;
-  const int64_t width = a.ape.shape[1], state_rows = a.state.shape[1];
-  for (int64_t p = std::max(rows.first_position, after - state_rows); p < after; ++p) {
+  const int64_t width = a.ape.shape[1];
+  for (int64_t p = rows.first_position; p < after; ++p) {
+    if (!KeepsState(a.ratio, p, after - 1)) continue;
     const Member m = rows.At(p, 0);
-    float* key = &a.state(rows.slot, p % state_rows, 0, 0);
-    float* gate = &a.state(rows.slot, p % state_rows, 1, 0);
+    float* key = &a.state(rows.slot, StateRow(a.ratio, p), 0, 0);
+    float* gate = &a.state(rows.slot, StateRow(a.ratio, p), 1, 0);
     for (int64_t c = 0; c < width; c += Lanes()) {
       hn::StoreU(hn::LoadU(kF32, m.key + c), kF32, key + c);
       const VF sum = hn::Add(hn::LoadU(kF32, m.gate + c), hn::LoadU(kF32, m.ape + c));

@@ -16,10 +16,9 @@ __global__ void __launch_bounds__(kMaxThreads) Tokens(const Params a) {
 __global__ void Keep(const Params a) {
   LetNextStart();
   WaitForEarlier();
-  const int64_t token = blockIdx.x, position = a.positions[token], seq = a.seq_of[token];
-  const int64_t last = a.positions[a.seq_begin[seq + 1] - 1];
-  if (position + a.state_rows <= last) return;
-  KeepRow(a, token, static_cast<int32_t>(position), a.slots[seq]);
+  const int64_t token = blockIdx.x, seq = a.seq_of[token];
+  const int32_t position = a.positions[token], last = a.positions[a.seq_begin[seq + 1] - 1];
+  if (KeepsState(a.ratio, position, last)) KeepRow(a, token, position, a.slots[seq]);
 }
 
 }  // namespace

@@ -15,9 +15,9 @@
 // In checkpoint numerics (entries not f32) the pooled vector, the norm, the rotation and the
 // transform round to bf16 each.
 //
-// state: [slots, state_rows, 2, width] f32; the row of position p is p mod state_rows and holds k
-// and g'. Rows of positions before the step are read, then the step's last state_rows rows are
-// written. No row is read that its own sequence did not write, so a slot needs no reset.
+// state: [slots, StateRows(ratio), 2, width] f32 (tensor/state_rows.h); the row of a position holds
+// k and g'. Rows of positions before the step are read, then the step's last ones are written. No
+// row is read that its own sequence did not write, so a slot needs no reset.
 //
 // The page of block j is batch.compressed_pages(seq, ratio*j / 128), its slot j mod (128 / ratio).
 #pragma once
@@ -25,6 +25,7 @@
 #include "kernels/common/batch.h"
 #include "kernels/context.h"
 #include "tensor/paged_view.h"
+#include "tensor/state_rows.h"
 #include "tensor/view.h"
 
 namespace seacliff {

@@ -18,13 +18,13 @@ struct Rows {
   // k and g' of a position of this sequence, from the step or from the kept rows.
   double Key(int64_t position, int64_t column) const {
     if (position >= first_position) return a.keys(Token(position), column);
-    return a.state(slot, position % a.state.shape[1], 0, column);
+    return a.state(slot, StateRow(a.ratio, position), 0, column);
   }
   double Gate(int64_t position, int64_t column) const {
     if (position >= first_position) {
       return a.gates(Token(position), column) + a.ape(position % a.ratio, column);
     }
-    return a.state(slot, position % a.state.shape[1], 1, column);
+    return a.state(slot, StateRow(a.ratio, position), 1, column);
   }
   int64_t Token(int64_t position) const { return first_token + position - first_position; }
 };
@@ -78,7 +78,7 @@ void Emit(Context& k, const CompressArgs& a, const Rows& rows, int64_t seq, int6
 }  // namespace
 
 void Ref(Context& k, const CompressArgs& a) {
-  const int64_t width = a.ape.shape[1], state_rows = a.state.shape[1];
+  const int64_t width = a.ape.shape[1];
   for (int64_t s = 0; s < a.batch.seqs(); ++s) {
     const int64_t begin = a.batch.seq_begin(s), end = a.batch.seq_begin(s + 1);
     if (begin == end) continue;
@@ -89,11 +89,12 @@ void Ref(Context& k, const CompressArgs& a) {
     k.pool().For(to - from, 1, [&](int64_t b, int64_t e) {
       for (int64_t j = from + b; j < from + e; ++j) Emit(k, a, rows, s, j);
     });
-    for (int64_t p = std::max(first, after - state_rows); p < after; ++p) {
+    for (int64_t p = first; p < after; ++p) {
+      if (!KeepsState(a.ratio, p, after - 1)) continue;
+      const int64_t row = StateRow(a.ratio, p);
       for (int64_t c = 0; c < width; ++c) {
-        a.state(rows.slot, p % state_rows, 0, c) = a.keys(rows.Token(p), c);
-        a.state(rows.slot, p % state_rows, 1, c) =
-            a.gates(rows.Token(p), c) + a.ape(p % a.ratio, c);
+        a.state(rows.slot, row, 0, c) = a.keys(rows.Token(p), c);
+        a.state(rows.slot, row, 1, c) = a.gates(rows.Token(p), c) + a.ape(p % a.ratio, c);
       }
     }
   }
