@@ -57,7 +57,8 @@ void StoreKeys(Context& k, const ModelConfig& c, const AttentionWeights& w, cons
   Fused(k, a);
 }
 
-// Queries, and with ratio 4 the picks of the index's queries.
+// Queries, and with ratio 4 the picks of the index's queries. Where no sequence has more blocks
+// than are picked, nobody asks for those: all are.
 void Queries(Context& k, const ModelConfig& c, const AttentionWeights& w, const Batch& b,
              const LayerCache& cache, Activations& s) {
   const auto eps = static_cast<float>(c.norm_eps);
@@ -65,14 +66,16 @@ void Queries(Context& k, const ModelConfig& c, const AttentionWeights& w, const 
   LinearsArgs a;
   a.x = s.q_low;
   a.Add(w.wq_b, true, s.q);
-  if (w.ratio == 4) a.Add(w.index_wq_b, true, s.index_q);
+  const int64_t blocks = b.compressed_pages.shape[1] * (kPageTokens / 4);  // at most
+  const bool scored = w.ratio == 4 && blocks > c.index_topk;
+  if (scored) a.Add(w.index_wq_b, true, s.index_q);
   Linears(k, a);
   FusedArgs rotated;
   rotated.query = {s.q.Reshape<3>({tokens, c.heads, c.head_dim}), b.positions, w.frequencies, eps};
-  if (w.ratio != 4) return Fused(k, rotated);
   const auto index_q = s.index_q.Reshape<3>({tokens, c.index_heads, c.index_dim});
-  rotated.index_query = {index_q, b.positions, w.frequencies};
+  if (scored) rotated.index_query = {index_q, b.positions, w.frequencies};
   Fused(k, rotated);
+  if (w.ratio != 4) return;
   IndexTopk(k, {index_q, s.index_weights, w.ratio, b, cache.index, s.index_picks, s.index_margin});
 }
 

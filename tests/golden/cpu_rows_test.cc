@@ -58,5 +58,23 @@ TEST(CpuRows, ANormalRunUsesNoReferenceRow) {
   EXPECT_THAT(rows, testing::Not(testing::HasSubstr("=ref")));
 }
 
+// Two pages have 64 blocks, and the demo model's index picks as many.
+TEST(CpuRows, TheIndexHasQueriesOnlyWhereBlocksAreLeftOut) {
+  for (const int64_t length : {256, 257}) {
+    ModelOptions options;
+    options.dir = SEACLIFF_SOURCE_DIR "/models/tiny";
+    DirectRunner::SizeCache(1, length, options);
+    const auto model = Model::Load(options, {});
+    ASSERT_TRUE(model.ok()) << model.status().message();
+    DirectRunner runner(*model.value(), 1, length);
+    const std::vector<int32_t> ids(static_cast<size_t>(length), 5);
+    const DirectRunner::Piece piece{0, ids};
+    ASSERT_TRUE(runner.Step({&piece, 1}, {}).ok());
+    const std::string rows = RowsRun(model.value()->context());
+    EXPECT_THAT(rows, testing::HasSubstr("index_topk"));
+    EXPECT_EQ(rows.find("index_query") != std::string::npos, length == 257) << rows;
+  }
+}
+
 }  // namespace
 }  // namespace seacliff
