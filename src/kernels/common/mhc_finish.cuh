@@ -79,7 +79,6 @@ __global__ void __launch_bounds__(kThreads + kWarp, kThreads > 256 ? 2 : 3)
   __shared__ float groups[kMaxGroups][kSlot<kRows>];
   __shared__ float squares[kThreads / kWarp];
 
-  LetNextStart();
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   // The last tokens first: their streams are still in the cache.
   const int64_t row = gridDim.x - 1 - blockIdx.x;
@@ -99,6 +98,7 @@ __global__ void __launch_bounds__(kThreads + kWarp, kThreads > 256 ? 2 : 3)
     if (collapses && column < p.dim) weights[i] = LoadWords(p.weight + column);
   }
   WaitForEarlier();
+  LetNextStart();  // only now: loads of the next launch's weights would delay those of the sums
 
   // What does not wait for the sums.
   Words v[kChunks][kStreams] = {};

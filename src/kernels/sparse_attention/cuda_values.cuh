@@ -213,8 +213,11 @@ __device__ __forceinline__ void AddValues(const Params& p, const Keys& all, int6
     const int now = min(kRoundUnits, units - first);
     fetch(first);
     if (!kRope) convert_scales(first);
-    if (first == 0)
+    if (first == 0) {
       WaitForEarlier();  // the weights; the keys came before the kernel that made them
+      // Only now: loads of the next launch's weights would delay those of the keys.
+      LetNextStart();
+    }
     const uint2* from = weights + int64_t{2 * first} * p.tiles * kWarp;
     uint2 next[kTiles] = {};
     if (warp / 2 < 2 * now) {
@@ -276,7 +279,6 @@ __device__ __forceinline__ void AddValues(const Params& p, const Keys& all, int6
 template <int kTiles>
 __global__ void __launch_bounds__(kValuesWarps* kWarp, 2) Values(const Params p) {
   extern __shared__ uint4 memory[];
-  LetNextStart();
   auto& shared = *reinterpret_cast<ValuesShared<kTiles>*>(memory);
   const int groups = p.dim / kGroup, slices = groups + 1;
   const int64_t item = blockIdx.x / slices, slot = item / p.blocks;
