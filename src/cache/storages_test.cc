@@ -36,11 +36,17 @@ TEST(StoragesTest, AgreesWithTheStore) {
     const CacheUnitBytes unit = UnitBytesOf(config, exact);
     const CacheStore store(config, exact, config.layers, 3, 2, 1, Buffer::Host, 2);
     EXPECT_EQ(store.bytes(), CacheBytes({3, 2, 1, 2}, unit, 0));
-    // And a snapshot's rows are all that is copied.
+    // And a snapshot's rows are all that is copied: those of the four positions before it.
+    const LayerCache& layer = store.layer(2);
+    const float* live = &layer.state(0, StateRow<int64_t>(4, 252), 0, 0);
+    const float* kept = &layer.kept(1, 0, 0, 0);
     for (const bool to_slot : {false, true}) {
       int64_t copied = 0;
       store.CopyRows({0, 1, 256, to_slot}, [&](float* to, const float* from, int64_t bytes) {
-        EXPECT_NE(to, from);
+        if (copied == 0) {
+          EXPECT_EQ(from, to_slot ? kept : live);
+          EXPECT_EQ(to, to_slot ? live : kept);
+        }
         copied += bytes;
       });
       EXPECT_EQ(copied, unit.snapshot);
