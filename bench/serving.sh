@@ -22,6 +22,7 @@ config=                    # a config.json and
 tokenizer=                 # a tokenizer.json, of which a folder is made
 load_format=dummy          # auto: with the folder's weights
 tp=1                       # --tensor-parallel-size
+echo=                      # yes: one rank of those on one GPU, --echo-ranks
 kernels=                   # --kernels
 label=                     # in the result lines; default the kernels, else "automatic"
 concurrency=1,4,8,16,32
@@ -36,7 +37,7 @@ out=serving.jsonl          # where result lines go
 sections=
 while [ $# -gt 0 ]; do
   case $1 in
-    --binary | --model | --config | --tokenizer | --load-format | --tp | --kernels | --label | \
+    --binary | --model | --config | --tokenizer | --load-format | --tp | --echo | --kernels | --label | \
     --concurrency | --prompts | --input | --output | --context | --batched | --long | --out)
       [ $# -gt 1 ] || { echo "$1: needs a value" >&2; exit 2; }
       name=$(echo "${1#--}" | tr - _)
@@ -76,7 +77,7 @@ most=$(echo "$concurrency" | tr , '\n' | sort -n | tail -1)
 engine() {
   echo "--load-format $load_format --max-model-len $1 --max-num-batched-tokens $batched" \
     "--gpu-memory-utilization 0.9 ${kernels:+--kernels $kernels}" \
-    "$([ "$tp" = 1 ] || echo "--tensor-parallel-size $tp")"
+    "$([ "$tp" = 1 ] || echo "--tensor-parallel-size $tp") ${echo:+--echo-ranks}"
 }
 
 # A server of that context, at $url.

@@ -50,6 +50,7 @@ std::string CommandHead(const Settings& s) {
   if (s.tensor_parallel_size != 1) {
     command += fmt::format(" --tensor-parallel-size {}", s.tensor_parallel_size);
   }
+  if (s.echo_ranks) command += " --echo-ranks";
   if (s.max_model_len != 0) command += fmt::format(" --max-model-len {}", s.max_model_len);
   return command + fmt::format(" --max-num-batched-tokens {}", s.max_num_batched_tokens);
 }
@@ -98,6 +99,7 @@ MemoryRequest MemoryRequestOf(const ModelConfig& config, const ModelOptions& opt
   MemoryRequest request;
   request.config = config;
   request.ranks = options.tensor_parallel_size;
+  request.echo = options.echo_ranks;
   request.exact = options.numerics == Numerics::kExact;
   request.utilization = 1000;
   request.limits.max_num_seqs = o.num_prompts;

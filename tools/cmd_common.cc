@@ -160,6 +160,7 @@ std::string MachineName(const Settings& settings) {
   if (on_cpu) return machine.cpu;
   const std::string& name = machine.gpus.front().name;
   const int64_t gpus = settings.tensor_parallel_size;
+  if (settings.echo_ranks) return fmt::format("{}, one rank of {}", name, gpus);
   return gpus == 1 ? name : fmt::format("{}x {}", gpus, name);
 }
 

@@ -31,6 +31,7 @@ void SetRanks(const Settings& settings, Options& options) {
   options.rendezvous = settings.rendezvous;
   options.rank_timeout = settings.rank_timeout;
   options.nccl_library = settings.nccl_library;
+  options.echo_ranks = settings.echo_ranks;
 }
 // --machine, else what the model runs on by --device: "2x NVIDIA H200", or the CPU.
 std::string MachineName(const Settings& settings);

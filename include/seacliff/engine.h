@@ -119,6 +119,8 @@ struct EngineOptions {
   std::string rendezvous;
   double rank_timeout = 20;   // seconds that a rank may let the others wait in a step
   std::string nccl_library;   // file of NCCL; empty: libnccl.so.2 where it is installed
+  // Rank 0 alone, on one GPU, for measurements: it gets from itself what the others would send.
+  bool echo_ranks = false;
   int32_t threads = 0;        // 0: one per core
   int32_t max_model_len = 0;  // 0: from config.json, at most what the cache holds
   int32_t max_num_seqs = 16;

@@ -119,6 +119,9 @@ constexpr Setting kSettings[] = {
    "architecture"},
   {"--nccl-library", &S::nccl_library, "", "FILE", 0, 0, kModel | kBench | kShow,
    "of NCCL, for long messages between two GPUs; default libnccl.so.2 where it is installed"},
+  {"--echo-ranks", &S::echo_ranks, "", "", 0, 0, kModel | kBench,
+   "to measure one rank of several on one GPU: what the others would send it gets from itself (dummy "
+   "weights)"},
   {"--threads", &S::threads, "0", "N", 0, 4096, kModel | kCheck | kBench,
    "threads of the CPU kernels; 0: one per core"},
   {"--seed", &S::seed, "", "N", 0, kInt53, kModel,

@@ -33,6 +33,7 @@ struct Settings {
   double gpu_memory_utilization = 0.9;
   bool enable_prefix_caching = false, no_prefix_caching = false;
   int64_t tensor_parallel_size = 1, nnodes = 1, node_rank = 0;
+  bool echo_ranks = false;
   std::string rendezvous;
   double rank_timeout = 20;
   std::optional<int64_t> seed;

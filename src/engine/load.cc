@@ -29,6 +29,7 @@ Result<MemoryPlan> PlanFor(const EngineOptions& options, bool exact, const Model
   MemoryRequest request;
   request.config = config;
   request.ranks = options.tensor_parallel_size;
+  request.echo = options.echo_ranks;
   request.exact = exact;
   request.utilization = std::llround(options.gpu_memory_utilization * 1000);
   request.limits.max_num_seqs = options.max_num_seqs;
@@ -77,6 +78,7 @@ Result<Loading> Prepare(const EngineOptions& options) {
   model.rendezvous = options.rendezvous;
   model.rank_timeout = options.rank_timeout;
   model.nccl_library = options.nccl_library;
+  model.echo_ranks = options.echo_ranks;
   model.threads = options.threads;
   model.seed = options.seed;
   model.max_tokens = options.max_num_batched_tokens;

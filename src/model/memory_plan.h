@@ -26,6 +26,7 @@ struct MemoryRequest {
   bool gpu = true;
   bool exact = false;              // numerics; on the host alone
   int64_t ranks = 1;               // GPUs that share the model; the plan is that of each
+  bool echo = false;               // one of them is there, and stands for all
   int64_t device_memory = 0;       // bytes of the GPU or the host
   int64_t utilization = 900;       // thousandths of it that may be used; of a host all may
   CacheLimits limits;              // as given; max_positions, window and spare come from here

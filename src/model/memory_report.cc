@@ -205,7 +205,8 @@ Status CheckFits(const std::string& device, const MemoryRequest& request, const 
 
 Result<MemoryPlan> PlanLoading(const std::string& device, MemoryRequest request) {
   std::vector<std::unique_ptr<Device>> gpus;
-  for (int64_t i = 0; device != "cpu" && !request.exact && i < request.ranks; ++i) {
+  const int64_t needed = request.echo ? 1 : request.ranks;
+  for (int64_t i = 0; device != "cpu" && !request.exact && i < needed; ++i) {
     auto gpu = OpenDevice(static_cast<int32_t>(i), {});
     if (!gpu.ok()) break;
     gpus.push_back(std::move(gpu).value());
@@ -218,7 +219,7 @@ Result<MemoryPlan> PlanLoading(const std::string& device, MemoryRequest request)
     request.device_memory = HostMemory();
     return PlanMemory(request);
   }
-  if (static_cast<int64_t>(gpus.size()) < request.ranks) {
+  if (static_cast<int64_t>(gpus.size()) < needed) {
     return InvalidArgument(
         fmt::format("tensor_parallel_size {}: there are {} GPUs", request.ranks, gpus.size()));
   }

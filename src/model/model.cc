@@ -180,7 +180,7 @@ Result<std::unique_ptr<Model>> Model::Load(const ModelOptions& options,
   if (options.node_rank != 0) {
     return InvalidArgument("node_rank: node 0 alone runs a model, the others follow");
   }
-  if (options.tensor_parallel_size > 1 || options.nodes > 1) {
+  if (options.tensor_parallel_size > 1 || options.nodes > 1 || options.echo_ranks) {
     return LoadParallelModel(options, std::move(device), progress);
   }
   static OneRank alone;  // has no state

@@ -45,6 +45,7 @@ struct ModelOptions {
   std::string rendezvous;
   double rank_timeout = 20;  // seconds that a rank may let the others wait in a step
   std::string nccl_library;  // file of NCCL; empty: libnccl.so.2 where it is installed
+  bool echo_ranks = false;   // rank 0 alone, on one GPU (parallel/device_group.h)
 };
 
 // What Forward shows of its inside, for comparison with a reference. Empty views are not filled.

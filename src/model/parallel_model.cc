@@ -156,6 +156,18 @@ std::chrono::milliseconds TimeoutOf(const ModelOptions& options) {
   return std::chrono::milliseconds(std::llround(options.rank_timeout * 1000));
 }
 
+// Refuses what rank 0 alone cannot stand for.
+Status CheckEcho(const ModelOptions& options, const Device* device) {
+  if (options.load_format != "dummy") {
+    return InvalidArgument("echo_ranks: replies mean nothing; add --load-format dummy");
+  }
+  if (options.nodes > 1 || options.tensor_parallel_size < 2) {
+    return InvalidArgument("echo_ranks: for two ranks or more of one host");
+  }
+  if (device == nullptr) return InvalidArgument("echo_ranks: needs a GPU");
+  return OkStatus();
+}
+
 // The GPUs of ranks, the first of which is open.
 Result<std::vector<std::unique_ptr<Device>>> OpenDevices(std::unique_ptr<Device> first,
                                                          int32_t ranks,
@@ -225,6 +237,7 @@ Result<std::unique_ptr<Model>> LoadParallelModel(const ModelOptions& options,
   const int32_t count = options.tensor_parallel_size;
   SC_ASSIGN_OR_RETURN(const ModelConfig config, ConfigOf(options));
   SC_RETURN_IF_ERROR(RankConfig(config, count).status());  // before anything is opened
+  if (options.echo_ranks) SC_RETURN_IF_ERROR(CheckEcho(options, device.get()));
   if (options.nodes > 1) {
     if (device != nullptr) {
       return Unimplemented("nnodes: several hosts share a model on the CPU alone (--device cpu)");
@@ -236,14 +249,21 @@ Result<std::unique_ptr<Model>> LoadParallelModel(const ModelOptions& options,
   if (device == nullptr) {
     return LoadRanks(options, {}, MakeThreadGroup(count, TimeoutOf(options)), progress);
   }
-  SC_ASSIGN_OR_RETURN(auto devices, OpenDevices(std::move(device), count, options.device_limits));
-  std::vector<Device*> open;
-  for (const auto& d : devices) open.push_back(d.get());
   DeviceGroupOptions group;
   group.timeout_seconds = options.rank_timeout;
   group.nccl_library = options.nccl_library;
   SC_ASSIGN_OR_RETURN(const Rows rows, Rows::Parse(options.kernels));
   group.nccl = !rows.portable() || rows.forced(Op::kAllReduce) == "nccl";
+  SC_ASSIGN_OR_RETURN(auto devices,
+                      OpenDevices(std::move(device), options.echo_ranks ? 1 : count,
+                                  options.device_limits));
+  if (options.echo_ranks) {
+    std::vector<std::unique_ptr<Communicator>> echo(1);
+    SC_ASSIGN_OR_RETURN(echo[0], MakeEchoRank(*devices[0], count, group));
+    return LoadRanks(options, std::move(devices), std::move(echo), progress);
+  }
+  std::vector<Device*> open;
+  for (const auto& d : devices) open.push_back(d.get());
   SC_ASSIGN_OR_RETURN(auto comms, MakeDeviceGroup(open, group));
   return LoadRanks(options, std::move(devices), std::move(comms), progress);
 }

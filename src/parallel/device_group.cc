@@ -117,6 +117,7 @@ class DeviceRank final : public Communicator {
     for (const AllReduceRow row : {kNccl, kTwoShot, kOneShot}) {
       if (!WhyNot(row, k.rows(), k.device()->gpu(), size(), group_->no_nccl()).empty()) continue;
       if (!forced && !Takes(row, m)) continue;
+      if (row == kTwoShot && group_->peers().TwoShotBytes() == 0) continue;
       k.MarkRun(Op::kAllReduce, row);
       return Run(k, fmt::format("all_reduce={}", AllReduceRows()[row].row),
                  [&] { Launch(k, row, v); });
@@ -180,6 +181,16 @@ Result<std::vector<std::unique_ptr<Communicator>>> MakeDeviceGroup(
   return ranks;
 }
 
+Result<std::unique_ptr<Communicator>> MakeEchoRank(Device& device, int32_t size,
+                                                   const DeviceGroupOptions& options) {
+  const auto patience = static_cast<uint64_t>(options.timeout_seconds * 1e9);
+  SC_ASSIGN_OR_RETURN(auto peers, PeerMemory::MakeEcho(device, size, patience));
+  auto group = std::make_shared<Group>(
+      std::move(peers), Result<std::unique_ptr<Nccl>>(NotFound("the other ranks are echoes")),
+      options.timeout_seconds);
+  return std::unique_ptr<Communicator>(std::make_unique<DeviceRank>(0, size, std::move(group)));
+}
+
 Result<double> MeasureLink(Device& from, Device& to) { return PeerMemory::MeasureLink(from, to); }
 
 std::string DescribeCollectives(const Rows& rows, const std::vector<Gpu>& gpus,
@@ -213,6 +224,10 @@ std::string DescribeCollectives(const Rows& rows, const std::vector<Gpu>& gpus,
 
 Result<std::vector<std::unique_ptr<Communicator>>> MakeDeviceGroup(std::span<Device* const>,
                                                                    const DeviceGroupOptions&) {
+  return Unimplemented("this program was built without CUDA (make cuda builds it)");
+}
+
+Result<std::unique_ptr<Communicator>> MakeEchoRank(Device&, int32_t, const DeviceGroupOptions&) {
   return Unimplemented("this program was built without CUDA (make cuda builds it)");
 }
 

@@ -29,6 +29,11 @@ struct DeviceGroupOptions {
 Result<std::vector<std::unique_ptr<Communicator>>> MakeDeviceGroup(
     std::span<Device* const> devices, const DeviceGroupOptions& options = {});
 
+// Rank 0 of `size` by itself, to measure what a rank of several costs where there is one GPU: its
+// messages take the same kernels, and what the others would send is what it sends.
+Result<std::unique_ptr<Communicator>> MakeEchoRank(Device& device, int32_t size,
+                                                   const DeviceGroupOptions& options = {});
+
 // GB/s at which one of these devices, as ranks, writes what the other reads.
 Result<double> MeasureLink(Device& from, Device& to);
 

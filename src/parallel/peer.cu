@@ -112,10 +112,11 @@ __global__ void Write(uint4* to, int64_t vectors) {
 
 class CudaPeerMemory : public PeerMemory {
  public:
-  static Result<std::unique_ptr<PeerMemory>> Make(std::span<Device* const> devices,
+  // Rank r of `size` on devices[r]. With fewer devices the other ranks are echoes.
+  static Result<std::unique_ptr<PeerMemory>> Make(std::span<Device* const> devices, int32_t size,
                                                   uint64_t patience) {
     auto memory = std::make_unique<CudaPeerMemory>();
-    const auto size = static_cast<int>(devices.size());
+    const auto present = static_cast<int32_t>(devices.size());
     if (size > kMaxRanks) {
       return Unimplemented("the GPUs of one host are at most " + std::to_string(kMaxRanks) +
                            ", not " + std::to_string(size));
@@ -128,22 +129,26 @@ class CudaPeerMemory : public PeerMemory {
       SC_ASSIGN_OR_RETURN(auto inbox, Inbox(*device, bytes, devices));
       memory->inboxes_.push_back(std::move(inbox));
     }
-    for (int rank = 0; rank < size; ++rank) {
+    for (int rank = 0; rank < present; ++rank) {
       Device& device = *devices[static_cast<size_t>(rank)];
       // The counts of uses, and 16 numbers to Meet with.
       memory->own_.push_back(device.Allocate(kMaxBlocks * 4 + 64, "collectives"));
       SC_RETURN_IF_ERROR(device.Synchronize());
       peer::Group group = {};
-      for (int r = 0; r < size; ++r) {
+      for (int r = 0; r < present; ++r) {
         group.inbox[r] = static_cast<uint4*>(memory->inboxes_[static_cast<size_t>(r)]->data());
       }
       group.own = group.inbox[rank];
+      for (int r = present; r < size; ++r) {  // rank 0's place there is rank r's place here
+        group.inbox[r] = group.own + r * 2 * memory->SlotBytes() / 16;
+      }
       group.uses = static_cast<uint32_t*>(memory->own_.back().data());
       group.stop = static_cast<uint32_t*>(memory->stop_->data());
       group.chunk = memory->chunk_;
       group.patience = patience;
       group.rank = rank;
       group.size = size;
+      group.echo = present < size;
       memory->groups_.push_back(group);
     }
     return std::unique_ptr<PeerMemory>(std::move(memory));
@@ -151,7 +156,7 @@ class CudaPeerMemory : public PeerMemory {
 
   int64_t OneShotBytes() const override { return SlotBytes(); }
   int64_t TwoShotBytes() const override {
-    return groups_.size() <= 2 ? 0 : SlotBytes() * static_cast<int64_t>(groups_.size());
+    return size() <= 2 || groups_[0].echo ? 0 : SlotBytes() * size();
   }
 
   void OneShot(Context& k, int32_t rank, Act<2> v) override {
@@ -190,6 +195,7 @@ class CudaPeerMemory : public PeerMemory {
   }
 
  private:
+  int size() const { return groups_[0].size; }
   int64_t SlotBytes() const { return chunk_ * kMaxBlocks * 16; }
   std::atomic_ref<uint32_t> Word() const {
     return std::atomic_ref<uint32_t>(*static_cast<uint32_t*>(stop_->data()));
@@ -222,18 +228,16 @@ class CudaPeerMemory : public PeerMemory {
   }
   template <typename T>
   void LaunchOneShot(Context& k, int32_t rank, const peer::Message<T>& m) {
-    const size_t size = groups_.size();
     Launch(k, rank, "all_reduce",
-           size <= 2   ? peer::OneShot<T, 2, 2>
-           : size <= 4 ? peer::OneShot<T, 4, 1>
-                       : peer::OneShot<T, 8, 1>,
+           size() <= 2   ? peer::OneShot<T, 2, 2>
+           : size() <= 4 ? peer::OneShot<T, 4, 1>
+                         : peer::OneShot<T, 8, 1>,
            m.vectors(), m);
   }
   template <typename T>
   void LaunchTwoShot(Context& k, int32_t rank, const peer::Message<T>& m) {
-    const auto size = static_cast<int64_t>(groups_.size());
-    Launch(k, rank, "all_reduce", size <= 4 ? peer::TwoShot<T, 4> : peer::TwoShot<T, 8>,
-           cuda::CeilDiv(m.vectors(), size), m);
+    Launch(k, rank, "all_reduce", size() <= 4 ? peer::TwoShot<T, 4> : peer::TwoShot<T, 8>,
+           cuda::CeilDiv(m.vectors(), int64_t{size()}), m);
   }
 
   int64_t chunk_ = 0;
@@ -277,7 +281,13 @@ Result<double> PeerMemory::MeasureLink(Device& from, Device& to) {
 
 Result<std::unique_ptr<PeerMemory>> PeerMemory::Make(std::span<Device* const> devices,
                                                      uint64_t patience) {
-  return CudaPeerMemory::Make(devices, patience);
+  return CudaPeerMemory::Make(devices, static_cast<int32_t>(devices.size()), patience);
+}
+
+Result<std::unique_ptr<PeerMemory>> PeerMemory::MakeEcho(Device& device, int32_t size,
+                                                         uint64_t patience) {
+  Device* const devices[] = {&device};
+  return CudaPeerMemory::Make(devices, size, patience);
 }
 
 }  // namespace seacliff

@@ -18,13 +18,16 @@ class PeerMemory {
   // Nobody waits longer than `patience` nanoseconds for another rank.
   static Result<std::unique_ptr<PeerMemory>> Make(std::span<Device* const> devices,
                                                   uint64_t patience);
+  // Of rank 0 of `size` alone: what it sends to another rank arrives where it awaits that one's.
+  static Result<std::unique_ptr<PeerMemory>> MakeEcho(Device& device, int32_t size,
+                                                      uint64_t patience);
   // Empty if each of these GPUs can write the memory of each other one.
   static std::string WhyNotDirect(std::span<const Gpu> gpus);
   // GB/s at which a kernel of `from` writes the memory that it would have of `to`.
   static Result<double> MeasureLink(Device& from, Device& to);
   virtual ~PeerMemory() = default;
 
-  // Bytes of the longest message that one launch takes.
+  // Bytes of the longest message that one launch takes; no TwoShot where that is 0.
   virtual int64_t OneShotBytes() const = 0;
   virtual int64_t TwoShotBytes() const = 0;
 

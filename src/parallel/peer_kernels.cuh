@@ -30,6 +30,7 @@ struct Group {
   int64_t chunk;            // vectors of a block in a slot
   uint64_t patience;        // nanoseconds
   int rank, size;
+  bool echo;  // rank 0 is alone: the others' inboxes are places of its own
 };
 
 // What `stop` says when `rank` has waited too long for `from`; 1 is for the host.
@@ -351,7 +352,7 @@ static __global__ void __launch_bounds__(512, 2)
   const int64_t first = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   uint4* const inbox = g.own;
 
-  const bool sends_token = blockIdx.x == 0 && threadIdx.x < g.size && threadIdx.x != g.rank;
+  const bool sends_token = !g.echo && blockIdx.x == 0 && threadIdx.x < g.size && threadIdx.x != g.rank;
   const int other = static_cast<int>(threadIdx.x);
 #pragma unroll
   for (int r = 0; r < kMaxRanks; ++r) {
@@ -367,6 +368,7 @@ static __global__ void __launch_bounds__(512, 2)
     Lay(table, m, 0, i, own);
     for (int r = 1; r < g.size; ++r) {
       uint4* const place = inbox + places.At(0, r) + at;
+      if (g.echo) Send(place, Sendable(own));
       uint4 in = Look(place);
       Await(in, place, g, r);
       Empty(place);

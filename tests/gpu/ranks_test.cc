@@ -121,5 +121,23 @@ TEST_F(RanksTest, DecodeInGraphs) {
   EXPECT_GT(*time, 0);
 }
 
+// Logits of the part of the vocabulary that this rank has stand where the others' would too.
+TEST_F(RanksTest, AnEchoStandsForTheOthers) {
+  for (const int32_t ranks : {2, 4}) {
+    ModelOptions options = SmallOptions(SmallConfig("gpu"), ranks, Numerics::kCheckpoint);
+    options.device = "cuda";
+    options.echo_ranks = true;
+    const auto loaded = Model::Load(options, {});
+    ASSERT_TRUE(loaded.ok()) << loaded.status().message();
+    const std::vector<float> logits = Decode(**loaded, 40);
+    EXPECT_EQ(Decode(**loaded, 40), logits);
+    const size_t vocab = 600, own = vocab / static_cast<size_t>(ranks);
+    for (size_t i = 0; i < logits.size(); ++i) {
+      const size_t row = i / vocab, column = i % vocab;
+      ASSERT_EQ(logits[i], logits[row * vocab + column % own]) << "row " << row << ", " << column;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace seacliff
