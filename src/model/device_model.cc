@@ -224,7 +224,7 @@ class DeviceModel : public Model {
     Launch(last_, nullptr);
     context_.set_wanted(wanted);
     SC_RETURN_IF_ERROR(device_->Synchronize());
-    if (comm_.size() > 1) return TimeTogether();
+    if (comm_.waits()) return TimeTogether();
     SC_ASSIGN_OR_RETURN(const CallTiming timing,
                         TimeCalls(*device_, 1, [this](int64_t) { Launch(last_, nullptr); }));
     SC_RETURN_IF_ERROR(TakeError());

@@ -23,6 +23,8 @@ class Communicator {
 
   int32_t rank() const { return rank_; }
   int32_t size() const { return size_; }
+  // Whether there is a rank to wait for.
+  virtual bool waits() const { return size_ > 1; }
 
   // v becomes the sum of all ranks' v: added in f32 in the order of ranks, then rounded once, so
   // that all ranks hold the same bits. On the host this returns when it is done; on a device it is

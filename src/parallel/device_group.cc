@@ -52,8 +52,9 @@ std::string WhyNot(AllReduceRow row, const Rows& rows, const Gpu& gpu, int64_t r
 // What the ranks share.
 class Group {
  public:
-  Group(std::unique_ptr<PeerMemory> peers, Result<std::unique_ptr<Nccl>> nccl, double timeout)
-      : peers_(std::move(peers)), timeout_(timeout) {
+  Group(std::unique_ptr<PeerMemory> peers, Result<std::unique_ptr<Nccl>> nccl, double timeout,
+        bool echo = false)
+      : peers_(std::move(peers)), timeout_(timeout), echo_(echo) {
     if (!nccl.ok()) {
       no_nccl_ = nccl.status().message();
       return;
@@ -67,6 +68,7 @@ class Group {
   }
 
   PeerMemory& peers() { return *peers_; }
+  bool echo() const { return echo_; }
   Nccl* nccl() { return nccl_.get(); }
   const std::string& no_nccl() const { return no_nccl_; }
 
@@ -97,6 +99,7 @@ class Group {
 
   const std::unique_ptr<PeerMemory> peers_;
   const double timeout_;
+  const bool echo_;
   std::unique_ptr<Nccl> nccl_;  // null: no_nccl_ says why
   std::string no_nccl_;
   std::atomic<bool> over_ = false;
@@ -109,6 +112,7 @@ class DeviceRank final : public Communicator {
  public:
   DeviceRank(int32_t rank, int32_t size, std::shared_ptr<Group> group)
       : Communicator(rank, size), group_(std::move(group)) {}
+  bool waits() const override { return !group_->echo(); }
 
   void AllReduce(Context& k, Act<2> v) override {
     if (v.size() == 0 || Ended(k)) return;
@@ -117,7 +121,7 @@ class DeviceRank final : public Communicator {
     for (const AllReduceRow row : {kNccl, kTwoShot, kOneShot}) {
       if (!WhyNot(row, k.rows(), k.device()->gpu(), size(), group_->no_nccl()).empty()) continue;
       if (!forced && !Takes(row, m)) continue;
-      if (row == kTwoShot && group_->peers().TwoShotBytes() == 0) continue;
+      if (row == kTwoShot && group_->echo()) continue;
       k.MarkRun(Op::kAllReduce, row);
       return Run(k, fmt::format("all_reduce={}", AllReduceRows()[row].row),
                  [&] { Launch(k, row, v); });
@@ -187,7 +191,7 @@ Result<std::unique_ptr<Communicator>> MakeEchoRank(Device& device, int32_t size,
   SC_ASSIGN_OR_RETURN(auto peers, PeerMemory::MakeEcho(device, size, patience));
   auto group = std::make_shared<Group>(
       std::move(peers), Result<std::unique_ptr<Nccl>>(NotFound("the other ranks are echoes")),
-      options.timeout_seconds);
+      options.timeout_seconds, true);
   return std::unique_ptr<Communicator>(std::make_unique<DeviceRank>(0, size, std::move(group)));
 }
 

@@ -352,7 +352,8 @@ static __global__ void __launch_bounds__(512, 2)
   const int64_t first = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   uint4* const inbox = g.own;
 
-  const bool sends_token = !g.echo && blockIdx.x == 0 && threadIdx.x < g.size && threadIdx.x != g.rank;
+  const bool sends_token =
+      !g.echo && blockIdx.x == 0 && threadIdx.x < g.size && threadIdx.x != g.rank;
   const int other = static_cast<int>(threadIdx.x);
 #pragma unroll
   for (int r = 0; r < kMaxRanks; ++r) {

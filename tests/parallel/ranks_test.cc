@@ -100,6 +100,22 @@ class OnADevice : public Communicator {
   const bool* const device_there_;
 };
 
+TEST(Ranks, RefuseEchoesThatStandForNothing) {
+  const auto error = [](int32_t ranks, const std::function<void(ModelOptions&)>& change) {
+    ModelOptions options = SmallOptions(SmallConfig("echo"), ranks, Numerics::kCheckpoint);
+    options.echo_ranks = true;
+    change(options);
+    const auto model = Model::Load(options, {});
+    EXPECT_EQ(model.status().code(), Code::kInvalidArgument);
+    return std::string(model.status().message());
+  };
+  EXPECT_THAT(error(2, [](ModelOptions& o) { o.load_format = "auto"; }),
+              HasSubstr("--load-format dummy"));
+  EXPECT_THAT(error(1, [](ModelOptions&) {}), HasSubstr("two ranks or more"));
+  EXPECT_THAT(error(2, [](ModelOptions& o) { o.nodes = 2; }), HasSubstr("of one host"));
+  EXPECT_THAT(error(2, [](ModelOptions& o) { o.device = "cpu"; }), HasSubstr("needs a GPU"));
+}
+
 TEST(Ranks, CommunicatorsGoBeforeDevicesThatAModelDoesNotFit) {
   bool there[2] = {true, true};
   std::vector<std::unique_ptr<Device>> devices;

@@ -18,6 +18,14 @@ constexpr int kHalfBytes = 8 * kLineBytes, kLineRows = 2 * kHalfBytes;
 constexpr int kLineColumns = 256;  // of MXFP4, of FP8 half of them
 constexpr int kStageLines = 2, kStageWeights = kStageLines * kLineRows;
 constexpr int kScaleBytes = 16;  // of a row
+// Of so many stages, a segment of 2,048 columns, the sums of MXFP4 are added up, and then those of
+// the segments: so segments can be different warps' as well. The first one may be shorter.
+constexpr int kSegmentStages = 4, kSegmentLines = kSegmentStages * kStageLines;
+constexpr int kSegmentColumns = kSegmentLines * kLineColumns;
+static_assert(kSegmentColumns == kCudaSegment);
+__device__ inline int SegmentBegin(int lines, int segments, int segment) {
+  return max(0, lines - (segments - segment) * kSegmentLines);
+}
 constexpr int kStageBytes = kStageWeights + 16 * kScaleBytes;
 // Scales of x are stored times this, the unit of e2m1 in an f16; e4m3's is this times 2^-6.
 constexpr float kE2m1Unit = 0x1p14f, kE4m3OfE2m1Unit = 0x1p-6f;
@@ -336,9 +344,44 @@ __device__ inline void AddPairs(const float (&sums)[16], float (&result)[4]) {
   }
 }
 
-// An item of MXFP4 for 2^slots_log slots, whose stages `copies` brings. `result` is of rows lane /
-// 4, upper and lower (j / 2), and of slot lane % 4 / kPeriod, or of slots lane % 4 * 2 + j % 2.
-template <typename Copies>
+// The products of a line for 2^slots_log slots, and the sums of all pairs.
+template <bool kOne>
+__device__ inline void AddLine(int slots_log, uint32_t rows, uint32_t codes, int step, FewX& x,
+                               FewLane& lane) {
+  if constexpr (kOne) return AddMxfp4<1>(rows, codes, step, x, lane);
+  switch (slots_log) {
+    case 0:
+      return AddMxfp4<1>(rows, codes, step, x, lane);
+    case 1:
+      return AddMxfp4<2>(rows, codes, step, x, lane);
+    case 2:
+      return AddMxfp4<4>(rows, codes, step, x, lane);
+    default:
+      return AddMxfp4<8>(rows, codes, step, x, lane);
+  }
+}
+template <bool kOne>
+__device__ inline void AddSums(int slots_log, FewLane& lane, float (&result)[4]) {
+  float part[4] = {};
+  if (kOne || slots_log == 0) {
+    AddPairs<1>(lane.sums, part);
+  } else if (slots_log == 1) {
+    AddPairs<2>(lane.sums, part);
+  } else if (slots_log == 2) {
+    AddPairs<4>(lane.sums, part);
+  } else {
+    AddPairs<8>(lane.sums, part);
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) result[i] = __fadd_rn(result[i], part[i]);
+#pragma unroll
+  for (int i = 0; i < 16; ++i) lane.sums[i] = 0;
+}
+
+// An item of MXFP4 for 2^slots_log slots, or one, whose stages `copies` brings. `result`, added up
+// segment by segment, is of rows lane / 4, upper and lower (j / 2), and of slot lane % 4 / kPeriod,
+// or of slots lane % 4 * 2 + j % 2.
+template <bool kOne, typename Copies>
 __device__ inline void MultiplyMxfp4(Copies& copies, int slots_log, int stages, const FewPlaces& at,
                                      FewX x, float (&result)[4]) {
   FewLane lane = {};
@@ -355,32 +398,10 @@ __device__ inline void MultiplyMxfp4(Copies& copies, int slots_log, int stages, 
 #pragma unroll 1
     for (int n = 0; n < kStageLines; ++n, rows += kLineRows, codes += 8) {
       const int step = stages > 1 || n + 1 < kStageLines ? 1 : 0;
-      switch (slots_log) {
-        case 0:
-          AddMxfp4<1>(rows, codes, step, x, lane);
-          break;
-        case 1:
-          AddMxfp4<2>(rows, codes, step, x, lane);
-          break;
-        case 2:
-          AddMxfp4<4>(rows, codes, step, x, lane);
-          break;
-        default:
-          AddMxfp4<8>(rows, codes, step, x, lane);
-          break;
-      }
+      AddLine<kOne>(slots_log, rows, codes, step, x, lane);
     }
     copies.GiveBack();
-  }
-  switch (slots_log) {
-    case 0:
-      return AddPairs<1>(lane.sums, result);
-    case 1:
-      return AddPairs<2>(lane.sums, result);
-    case 2:
-      return AddPairs<4>(lane.sums, result);
-    default:
-      return AddPairs<8>(lane.sums, result);
+    if (stages % kSegmentStages == 1) AddSums<kOne>(slots_log, lane, result);
   }
 }
 

@@ -21,11 +21,15 @@ struct alignas(8) FewTile {
 };
 
 struct FewPlan : Common {
+  int32_t each[2];     // units of a block, of pass 0 and of y
+  int32_t busy;        // blocks that have units of the shared expert in pass 0
+  int32_t segments;    // of a routed expert's rows in pass 0, an item each; 1: they are not split
   uint32_t* counters;  // [2] of Device::counters
   // In the workspace. Values are e4m3 as f16, each eight in the order 0 4 1 5 2 6 3 7.
   uint32_t* arrivals;  // [2]
   uint16_t* x_values;  // [tokens, dim]
   float* x_scales;     // [tokens, dim / 128]
+  float* parts;        // [slots, segments, 2, inter]: what segments add to w1 x and w3 x
   uint16_t* hidden;    // [slots + tokens, inter], bf16 at first
   float* hidden_scales;
 };
@@ -95,7 +99,30 @@ struct FewSlots {
       if (known) atomicAdd(&end[pick], 1);
     }
   }
-  // Once the whole block has loaded.
+  // Once the whole block has loaded: for one token, whose picks are a tile each.
+  __device__ void GroupOne(const FewPlan& p) const {
+    const int i = static_cast<int>(threadIdx.x);
+    if (i < p.slots) {
+      int slot = 0, used = 0;  // -1 comes last
+      for (int n = 0; n < p.slots; ++n) {
+        const auto a = static_cast<uint16_t>(picks[n]), b = static_cast<uint16_t>(picks[i]);
+        slot += a < b || (a == b && n < i) ? 1 : 0;
+        used += picks[n] >= 0 ? 1 : 0;
+      }
+      const bool known = slot < used;
+      if (known) tiles[slot] = {picks[i], 1, slot};
+      token[slot] = 0;
+      weight[slot] = pick_weight[i];
+      order[slot] = static_cast<int16_t>(known ? slot : -1);
+      counts[0] = counts[1] = used;
+    }
+    if (i == p.slots) {
+      token[i] = 0;
+      weight[i] = 1.0f;
+    }
+    __syncthreads();
+  }
+  // The same for any number of them.
   __device__ void Group(const FewPlan& p) const {
     const int tid = static_cast<int>(threadIdx.x), warp = tid / kWarp, lane = tid % kWarp;
     for (int i = tid; i < p.tokens; i += kFewThreads) {
@@ -158,10 +185,10 @@ struct FewSlots {
 
 // ---- items ----
 
-// Of `total` things, those of this block are first_of(block) .. first_of(block + 1).
-__device__ inline int FirstOf(int total, int block) {
-  return block * total / static_cast<int>(gridDim.x);
-}
+// Of `total` things, those of a block are FirstOf(block) .. FirstOf(block + 1): `each`, and none
+// for the last blocks. Two blocks of a multiprocessor have numbers far apart: where half of the
+// blocks have none, it gets one of either kind.
+__device__ inline int FirstOf(int total, int each, int block) { return min(block * each, total); }
 // Lines of 128 columns that a warp has of an item of FP8, which all warps share.
 __device__ inline int Fp8LinesEach(int cols) { return (cols / 128 + kFewWarps - 1) / kFewWarps; }
 __device__ inline int Fp8Lines(int cols) {
@@ -172,6 +199,7 @@ __device__ inline int Fp8Lines(int cols) {
 // A warp's stages of weights. They are copied in the order in which the warp will multiply them,
 // across items and passes, as soon as there is room. Pass 0 is for h, each further one for a unit
 // of y; first come the items of the shared expert, of all warps, and then the warp's own.
+template <bool kOne>
 class FewCopies {
  public:
   // `drawn`: four numbers of this warp's in shared memory.
@@ -182,18 +210,31 @@ class FewCopies {
         tiles_(tiles),
         drawn_(drawn),
         first_(AddressOf(stages + Warp() * kStages * kStageBytes)),
-        unit_(FirstOf(p.inter / 8, static_cast<int>(blockIdx.x))),
-        end_(FirstOf(p.inter / 8, static_cast<int>(blockIdx.x) + 1)) {}
+        unit_(FirstOf(p.inter / 8, p.each[0], static_cast<int>(blockIdx.x))),
+        end_(FirstOf(p.inter / 8, p.each[0], static_cast<int>(blockIdx.x) + 1)) {
+    // Blocks that have none of the shared expert come first with the others.
+    const auto blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
+    const int free = blocks - p.busy;
+    next_ = block < p.busy ? kFewWarps * free + Warp() * p.busy + block
+                           : Warp() * free + block - p.busy;
+  }
   // Copies as much as there is room for; before the number of tiles is known, -1, what can be
   // copied without them.
   __device__ void Fill(int routed) {
     routed_ = routed;
     for (; filled_ < kStages && Copy(filled_); ++filled_) continue;
   }
-  // The warp's own item of pass 0 that comes `turn` th: its tile and unit; 0: there is none.
+  // The warp's own item of pass 0 that comes `turn` th: its tile, unit and segment; 0: there is
+  // none.
   __device__ uint32_t Drawn(int turn) const { return drawn_[turn % 4]; }
   __device__ static int TileOf(uint32_t item) { return static_cast<int>(item >> 16) - 1; }
-  __device__ static int UnitOf(uint32_t item) { return static_cast<int>(item & 0xffffu); }
+  __device__ int UnitOf(uint32_t item) const {
+    const auto of = static_cast<int>(item & 0xffffu);
+    return kOne ? of / p_.segments : of;
+  }
+  __device__ int SegmentOf(uint32_t item) const {
+    return kOne ? static_cast<int>(item & 0xffffu) % p_.segments : 0;
+  }
   // Waits for the next stage and gives its address.
   __device__ uint32_t Take() const {
     WaitCopies<kStages - 1>();
@@ -248,7 +289,7 @@ class FewCopies {
     for (;;) {
       const bool down = pass_ > 0;
       const int cols = down ? p_.inter : p_.dim, lane = Lane();
-      int expert = p_.experts, unit = unit_;
+      int expert = p_.experts, unit = unit_, segment = 0;
       const bool shared = tile_ < p_.shared_tiles && unit_ < end_;
       if (shared) {
         if (++tile_ == p_.shared_tiles && !down) {
@@ -262,7 +303,7 @@ class FewCopies {
           tile = next_;
           next_ += kFewWarps;
         } else {
-          tile = Draw(&unit);
+          tile = Draw(&unit, &segment);
         }
         if (tile >= routed_) {
           if (!NextPass()) return false;
@@ -275,34 +316,39 @@ class FewCopies {
       row_bytes_ = shared ? cols : cols / 2;
       upper_ = w.data[down ? 2 : 0] + static_cast<int64_t>(upper + lane / 8) * row_bytes_;
       lower_ = w.data[down ? 2 : 1] + static_cast<int64_t>(lower + lane / 8) * row_bytes_;
-      const int first = (shared ? Warp() * Fp8LinesEach(cols) * kLineBytes : 0) + lane % 8 * 16;
-      upper_ += first;
-      lower_ += first;
+      int first_line = shared ? Warp() * Fp8LinesEach(cols) : 0;
       left_ = shared ? Fp8Lines(cols) : cols / kLineColumns;
+      if (kOne && !down && !shared) {
+        first_line = SegmentBegin(left_, p_.segments, segment);
+        left_ = SegmentBegin(left_, p_.segments, segment + 1) - first_line;
+      }
       if (left_ == 0) continue;
+      upper_ += first_line * kLineBytes + lane % 8 * 16;
+      lower_ += first_line * kLineBytes + lane % 8 * 16;
       // A row of scales to a lane; those of FP8 are read by the products, without a stage.
       const int row = lane < 8 ? upper + lane : lower + lane - 8;
       const uint8_t* scales = lane < 8 ? w.scales[down ? 2 : 0] : w.scales[down ? 2 : 1];
       scales_ = nullptr;
       if (lane < 16 && shared) {
-        PrefetchL2(scales + row / 128 * (cols / 128) + Warp() * Fp8LinesEach(cols));
+        PrefetchL2(scales + row / 128 * (cols / 128) + first_line);
       } else if (lane < 16) {
-        scales_ = scales + static_cast<int64_t>(row) * (cols / 32);
+        scales_ =
+            scales + static_cast<int64_t>(row) * (cols / 32) + first_line * (kLineColumns / 32);
       }
       return true;
     }
   }
-  // A routed item of pass 0 goes to whoever has time, but for the first: the memory does not serve
-  // all alike.
-  __device__ int Draw(int* unit) {
-    const auto units = static_cast<uint32_t>(p_.inter / 8);
-    const uint32_t item =
-        turn_ == 0 ? Warp() * gridDim.x + blockIdx.x : __shfl_sync(0xffffffffu, next_, 0);
-    const uint32_t tile = item / units;
-    *unit = static_cast<int>(item - tile * units);
+  // A routed item of pass 0 goes to whoever has time, but for a warp's first: the memory does not
+  // serve all alike.
+  __device__ int Draw(int* unit, int* segment) {
+    const auto of_tile = static_cast<uint32_t>(p_.inter / 8 * (kOne ? p_.segments : 1));
+    const uint32_t item = __shfl_sync(0xffffffffu, next_, 0);
+    const uint32_t tile = item / of_tile, drawn = (tile + 1) << 16 | (item - tile * of_tile);
+    *unit = UnitOf(drawn);
+    *segment = SegmentOf(drawn);
     const bool there = tile < static_cast<uint32_t>(routed_);
     if (Lane() == 0) {
-      drawn_[turn_ % 4] = there ? (tile + 1) << 16 | static_cast<uint32_t>(*unit) : 0;
+      drawn_[turn_ % 4] = there ? drawn : 0;
       if (there) next_ = static_cast<int>(atomicAdd(p_.counters + 1, 1u) + gridDim.x * kFewWarps);
     }
     ++turn_;
@@ -310,8 +356,8 @@ class FewCopies {
   }
   __device__ bool NextPass() {
     const int units = p_.dim / 16, block = static_cast<int>(blockIdx.x);
-    unit_ = FirstOf(units, block) + pass_;
-    end_ = FirstOf(units, block + 1);
+    unit_ = FirstOf(units, p_.each[1], block) + pass_;
+    end_ = FirstOf(units, p_.each[1], block + 1);
     ++pass_;
     tile_ = 0;
     const bool there = unit_ < end_;

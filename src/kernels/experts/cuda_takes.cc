@@ -35,13 +35,18 @@ bool CudaTakes(const ExpertsArgs& a) {
 }
 
 int64_t CudaWorkspace(int64_t tokens, int64_t picks, int64_t experts, int64_t dim, int64_t inter) {
-  const int64_t slots = tokens * picks, all_slots = slots + tokens;
-  const int64_t pointers = 48 * (experts + 1);  // of three matrices and their scales
-  const int64_t tiles = 16 * (slots / 8 + std::min(experts, slots));  // of 8 slots or more
-  const int64_t lists = 8 * all_slots + 4 * slots;  // token, weight; place of a slot
-  const int64_t values = 2 * (tokens * dim + all_slots * inter + all_slots * dim);  // x, h, outputs
-  constexpr int64_t kPieces = 8, kAligned = 256;
-  return pointers + tiles + lists + values + kPieces * kAligned;
+  const auto bytes = [&](int64_t of, int64_t parts) {
+    const int64_t slots = of * picks, all_slots = slots + of;
+    const int64_t pointers = 48 * (experts + 1);  // of three matrices and their scales
+    const int64_t tiles = 16 * (slots / 8 + std::min(experts, slots));  // of 8 slots or more
+    const int64_t lists = 8 * all_slots + 4 * slots;  // token, weight; place of a slot
+    const int64_t values = 2 * (of * dim + all_slots * inter + all_slots * dim);  // x, h, outputs
+    constexpr int64_t kPieces = 8, kAligned = 256;
+    return pointers + tiles + lists + values + parts + kPieces * kAligned;
+  };
+  // One token's products come in segments.
+  const int64_t segments = (dim + kCudaSegment - 1) / kCudaSegment;
+  return std::max(bytes(tokens, 0), bytes(1, 8 * picks * segments * inter));
 }
 
 }  // namespace seacliff::experts

@@ -41,6 +41,7 @@ namespace experts {
 bool CpuTakes(const ExpertsArgs& a);  // packed weights, bf16
 void Cpu(Context& k, const ExpertsArgs& a);
 inline constexpr size_t kCudaMostExperts = 640;  // whose pointers travel with one launch
+inline constexpr int64_t kCudaSegment = 2048;    // columns that one token's items have of w1, w3
 bool CudaTakes(const ExpertsArgs& a);            // FP8 or MXFP4 as stored, bf16, dims % 32 == 0
 // Bytes of workspace that Cuda asks for; more of anything asks for no less (model/memory_plan.h).
 int64_t CudaWorkspace(int64_t tokens, int64_t picks, int64_t experts, int64_t dim, int64_t inter);
