@@ -117,8 +117,8 @@ struct EngineOptions {
   // `node_rank`; host 0 listens on `rendezvous`, HOST:PORT, and has the engine.
   int32_t tensor_parallel_size = 1, nodes = 1, node_rank = 0;
   std::string rendezvous;
-  double rank_timeout = 20;   // seconds that a rank may let the others wait in a step
-  std::string nccl_library;   // file of NCCL; empty: libnccl.so.2 where it is installed
+  double rank_timeout = 20;  // seconds that a rank may let the others wait in a step
+  std::string nccl_library;  // file of NCCL; empty: libnccl.so.2 where it is installed
   // Rank 0 alone, on one GPU, for measurements: it gets from itself what the others would send.
   bool echo_ranks = false;
   int32_t threads = 0;        // 0: one per core
