@@ -250,17 +250,13 @@ Result<std::unique_ptr<Model>> LoadParallelModel(const ModelOptions& options,
     return LoadRanks(options, {}, MakeThreadGroup(count, TimeoutOf(options)), progress);
   }
   DeviceGroupOptions group;
+  group.ranks = count;
   group.timeout_seconds = options.rank_timeout;
   group.nccl_library = options.nccl_library;
   SC_ASSIGN_OR_RETURN(const Rows rows, Rows::Parse(options.kernels));
   group.nccl = !rows.portable() || rows.forced(Op::kAllReduce) == "nccl";
   SC_ASSIGN_OR_RETURN(auto devices, OpenDevices(std::move(device), options.echo_ranks ? 1 : count,
                                                 options.device_limits));
-  if (options.echo_ranks) {
-    std::vector<std::unique_ptr<Communicator>> echo(1);
-    SC_ASSIGN_OR_RETURN(echo[0], MakeEchoRank(*devices[0], count, group));
-    return LoadRanks(options, std::move(devices), std::move(echo), progress);
-  }
   std::vector<Device*> open;
   for (const auto& d : devices) open.push_back(d.get());
   SC_ASSIGN_OR_RETURN(auto comms, MakeDeviceGroup(open, group));

@@ -53,7 +53,7 @@ std::string WhyNot(AllReduceRow row, const Rows& rows, const Gpu& gpu, int64_t r
 class Group {
  public:
   Group(std::unique_ptr<PeerMemory> peers, Result<std::unique_ptr<Nccl>> nccl, double timeout,
-        bool echo = false)
+        bool echo)
       : peers_(std::move(peers)), timeout_(timeout), echo_(echo) {
     if (!nccl.ok()) {
       no_nccl_ = nccl.status().message();
@@ -171,28 +171,23 @@ class DeviceRank final : public Communicator {
 
 Result<std::vector<std::unique_ptr<Communicator>>> MakeDeviceGroup(
     std::span<Device* const> devices, const DeviceGroupOptions& options) {
-  const auto size = static_cast<int32_t>(devices.size());
+  const auto present = static_cast<int32_t>(devices.size());
+  const int32_t size = std::max(present, options.ranks);
+  const bool echo = size > present;
   SC_ASSIGN_OR_RETURN(
-      auto peers, PeerMemory::Make(devices, static_cast<uint64_t>(options.timeout_seconds * 1e9)));
-  auto nccl = options.nccl ? Nccl::Make(devices, options.nccl_library)
-                           : Result<std::unique_ptr<Nccl>>(NotFound("NCCL is not wanted"));
+      auto peers,
+      PeerMemory::Make(devices, size, static_cast<uint64_t>(options.timeout_seconds * 1e9)));
+  auto nccl = options.nccl && !echo ? Nccl::Make(devices, options.nccl_library)
+                                    : Result<std::unique_ptr<Nccl>>(NotFound("NCCL is not wanted"));
   // A library that was asked for and is not there is an error; otherwise it is one row less.
-  if (!nccl.ok() && !options.nccl_library.empty() && size == 2) return nccl.status();
+  if (!nccl.ok() && !options.nccl_library.empty() && present == 2) return nccl.status();
   const auto group =
-      std::make_shared<Group>(std::move(peers), std::move(nccl), options.timeout_seconds);
+      std::make_shared<Group>(std::move(peers), std::move(nccl), options.timeout_seconds, echo);
   std::vector<std::unique_ptr<Communicator>> ranks;
-  for (int32_t r = 0; r < size; ++r) ranks.push_back(std::make_unique<DeviceRank>(r, size, group));
+  for (int32_t r = 0; r < present; ++r) {
+    ranks.push_back(std::make_unique<DeviceRank>(r, size, group));
+  }
   return ranks;
-}
-
-Result<std::unique_ptr<Communicator>> MakeEchoRank(Device& device, int32_t size,
-                                                   const DeviceGroupOptions& options) {
-  const auto patience = static_cast<uint64_t>(options.timeout_seconds * 1e9);
-  SC_ASSIGN_OR_RETURN(auto peers, PeerMemory::MakeEcho(device, size, patience));
-  auto group = std::make_shared<Group>(
-      std::move(peers), Result<std::unique_ptr<Nccl>>(NotFound("the other ranks are echoes")),
-      options.timeout_seconds, true);
-  return std::unique_ptr<Communicator>(std::make_unique<DeviceRank>(0, size, std::move(group)));
 }
 
 Result<double> MeasureLink(Device& from, Device& to) { return PeerMemory::MeasureLink(from, to); }
@@ -228,10 +223,6 @@ std::string DescribeCollectives(const Rows& rows, const std::vector<Gpu>& gpus,
 
 Result<std::vector<std::unique_ptr<Communicator>>> MakeDeviceGroup(std::span<Device* const>,
                                                                    const DeviceGroupOptions&) {
-  return Unimplemented("this program was built without CUDA (make cuda builds it)");
-}
-
-Result<std::unique_ptr<Communicator>> MakeEchoRank(Device&, int32_t, const DeviceGroupOptions&) {
   return Unimplemented("this program was built without CUDA (make cuda builds it)");
 }
 

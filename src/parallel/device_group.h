@@ -13,6 +13,10 @@
 namespace seacliff {
 
 struct DeviceGroupOptions {
+  // More than devices, of which there is one: rank 0 is by itself, to measure what a rank of
+  // several costs. Its messages take the same kernels, and what the others would send is what it
+  // sends.
+  int32_t ranks = 0;
   bool nccl = true;               // whether NCCL is looked for
   std::string nccl_library = "";  // its file; empty: libnccl.so.2 where the loader finds it
   // How long a rank waits for another one's data before it aborts all.
@@ -28,11 +32,6 @@ struct DeviceGroupOptions {
 // then undefined. A rank whose context has failed still takes part, with what it has.
 Result<std::vector<std::unique_ptr<Communicator>>> MakeDeviceGroup(
     std::span<Device* const> devices, const DeviceGroupOptions& options = {});
-
-// Rank 0 of `size` by itself, to measure what a rank of several costs where there is one GPU: its
-// messages take the same kernels, and what the others would send is what it sends.
-Result<std::unique_ptr<Communicator>> MakeEchoRank(Device& device, int32_t size,
-                                                   const DeviceGroupOptions& options = {});
 
 // GB/s at which one of these devices, as ranks, writes what the other reads.
 Result<double> MeasureLink(Device& from, Device& to);

@@ -279,14 +279,8 @@ Result<double> PeerMemory::MeasureLink(Device& from, Device& to) {
   return best;
 }
 
-Result<std::unique_ptr<PeerMemory>> PeerMemory::Make(std::span<Device* const> devices,
+Result<std::unique_ptr<PeerMemory>> PeerMemory::Make(std::span<Device* const> devices, int32_t size,
                                                      uint64_t patience) {
-  return CudaPeerMemory::Make(devices, static_cast<int32_t>(devices.size()), patience);
-}
-
-Result<std::unique_ptr<PeerMemory>> PeerMemory::MakeEcho(Device& device, int32_t size,
-                                                         uint64_t patience) {
-  Device* const devices[] = {&device};
   return CudaPeerMemory::Make(devices, size, patience);
 }
 

@@ -15,12 +15,10 @@ namespace seacliff {
 
 class PeerMemory {
  public:
-  // Nobody waits longer than `patience` nanoseconds for another rank.
-  static Result<std::unique_ptr<PeerMemory>> Make(std::span<Device* const> devices,
+  // Rank r of `size` on devices[r]; nobody waits longer than `patience` nanoseconds for another. Of
+  // rank 0 alone: what it sends to another rank arrives where it awaits that one's.
+  static Result<std::unique_ptr<PeerMemory>> Make(std::span<Device* const> devices, int32_t size,
                                                   uint64_t patience);
-  // Of rank 0 of `size` alone: what it sends to another rank arrives where it awaits that one's.
-  static Result<std::unique_ptr<PeerMemory>> MakeEcho(Device& device, int32_t size,
-                                                      uint64_t patience);
   // Empty if each of these GPUs can write the memory of each other one.
   static std::string WhyNotDirect(std::span<const Gpu> gpus);
   // GB/s at which a kernel of `from` writes the memory that it would have of `to`.
